@@ -1,0 +1,241 @@
+"""The integer graph: populations of neurons and the synapses between them.
+
+This is what is deployed. A *population* is a node: neurons of one kind with an output (its spikes or
+graded messages). A *projection* is one bundle of synapses from a source population. Everything is an
+integer; shapes are per step and sample, axes (channel, row, column) or (feature,), neurons numbered
+in C order.
+
+Time: a projection takes one step, as on the chip and in Lava, so every population has a latency (the
+number of projections on its longest path from an input). Where a source is closer to the input than
+that path, its projection carries ``delay`` extra steps, so that all inputs of a neuron belong to the
+same frame. A population's *own time frame* is time with its latency removed: frame t of every
+population is the answer to frame t of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+
+from neuroav.graph import topological_order
+from neuroav.nodes import Pair
+
+Shape = tuple[int, ...]
+
+
+# --- projections -----------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Synapses from ``source``, delivered ``1 + delay`` steps after they are sent."""
+
+    source: str
+    delay: int
+
+
+@dataclass(frozen=True, eq=False)
+class IntConv2d(Projection):
+    """Convolution synapses (cross-correlation, zero padded).
+
+    weight: (out, in / groups, rows, columns) int64, already in the form the synapse memory holds.
+    sign_mode: 'mixed', 'excitatory' or 'inhibitory'; weight_bits: width they were truncated to.
+    """
+
+    weight: np.ndarray
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+    weight_bits: int
+    sign_mode: str
+
+
+@dataclass(frozen=True, eq=False)
+class IntDense(Projection):
+    """All-to-all synapses on the source's neurons in C order; weight: (out, in) int64."""
+
+    weight: np.ndarray
+    weight_bits: int
+    sign_mode: str
+
+
+@dataclass(frozen=True, eq=False)
+class IntIdentity(Projection):
+    """One synapse per neuron, to the neuron of the same number, all with the same weight."""
+
+    weight: int
+
+
+@dataclass(frozen=True, eq=False)
+class IntPool(Projection):
+    """Unit synapses from the neurons of a window, channel by channel."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class IntSpatialSum(Projection):
+    """Unit synapses from all neurons of a channel to one neuron: (C, H, W) -> (C,)."""
+
+
+PROJECTION_CLASSES = (IntConv2d, IntDense, IntIdentity, IntPool, IntSpatialSum)
+
+
+# --- populations -----------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Neurons of one kind. ``a`` below is the sum over all projections of weight * message."""
+
+    shape: Shape
+    projections: tuple[Projection, ...]
+
+    @property
+    def neurons(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class IntInput(Population):
+    """The sensor's event counts, 0..max_count; no synapses, no arithmetic."""
+
+    max_count: int
+
+
+@dataclass(frozen=True, eq=False)
+class IntLif(Population):
+    """Leaky integrate-and-fire neurons; equation in ``fixed.lif_step``. State is 0 at frame 0.
+
+    bias_mantissa: int64, broadcasts to ``shape``; the bias is mantissa << bias_exponent.
+    threshold: int64, broadcasts to ``shape``; compared as v > threshold << 6.
+    """
+
+    bias_mantissa: np.ndarray
+    bias_exponent: int
+    threshold: np.ndarray
+    decay_u: int
+    decay_v: int
+
+
+@dataclass(frozen=True, eq=False)
+class IntOr(Population):
+    """Memoryless neurons that spike when any message arrives: s = a > 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntSum(Population):
+    """Memoryless graded relays: the message is a itself (a signed integer, 0 sends nothing)."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntReadout(Population):
+    """Accumulators without threshold, 0 at frame 0: v' = v + a + bias; the message is v'.
+
+    The class scores of a sample are the values of its last frame.
+    bias: int64, broadcasts to ``shape``.
+    """
+
+    bias: np.ndarray
+
+
+POPULATION_CLASSES = (IntInput, IntLif, IntOr, IntSum, IntReadout)
+SPIKING_CLASSES = (IntLif, IntOr)  # binary output
+
+
+@dataclass(frozen=True, eq=False)
+class IntGraph:
+    """The deployed network.
+
+    populations: by name. output: name of the IntReadout. steps: frames per sample.
+    dt_s: length of a frame in seconds (of the recording, not of the chip).
+    scales: for every population the (numerator, denominator) of the real value of integer 1.
+    """
+
+    populations: Mapping[str, Population]
+    output: str
+    steps: int
+    dt_s: float
+    scales: Mapping[str, tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        for field in ("populations", "scales"):
+            object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Names in execution order: sources first, ties alphabetical."""
+        return topological_order(
+            {n: tuple(p.source for p in pop.projections) for n, pop in self.populations.items()}
+        )
+
+    @property
+    def inputs(self) -> dict[str, IntInput]:
+        return {n: p for n in self.order if isinstance(p := self.populations[n], IntInput)}
+
+    @cached_property
+    def latency(self) -> dict[str, int]:
+        """Steps from the input to each population: 1 + the largest of its sources', 0 for inputs."""
+        steps: dict[str, int] = {}
+        for name in self.order:
+            sources = self.populations[name].projections
+            steps[name] = max((1 + steps[p.source] for p in sources), default=0)
+        return steps
+
+    def aligned_delay(self, target: str, source: str) -> int:
+        """Return the extra delay that makes ``source`` arrive with the longest path."""
+        return self.latency[target] - 1 - self.latency[source]
+
+
+# --- synapses counted ------------------------------------------------------------------------
+def conv_windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Return how many windows fit along one axis."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def fan_out(projection: Projection, source: Shape, target: Shape) -> np.ndarray:
+    """Return for every source neuron how many non-zero synapses it drives, int64 of ``source``.
+
+    A synaptic operation is one message meeting one non-zero synapse, so
+    ``sum(messages != 0, weighted by fan_out)`` is the count of synaptic operations.
+    """
+    if isinstance(projection, IntDense):
+        return (projection.weight != 0).sum(axis=0).reshape(source).astype(np.int64)
+    if isinstance(projection, IntIdentity):
+        return np.full(source, int(projection.weight != 0), np.int64)
+    if isinstance(projection, IntSpatialSum):
+        return np.ones(source, np.int64)
+    if isinstance(projection, IntPool):
+        taps = np.ones((source[0], 1, *projection.kernel), np.int64)
+        return _conv_fan_out(taps, projection.stride, projection.padding, (1, 1), source[0],
+                             source, target)
+    assert isinstance(projection, IntConv2d)
+    taps = (projection.weight != 0).astype(np.int64)
+    return _conv_fan_out(taps, projection.stride, projection.padding, projection.dilation,
+                         projection.groups, source, target)
+
+
+def _conv_fan_out(taps, stride, padding, dilation, groups, source: Shape, target: Shape):
+    channels, height, width = source
+    out_channels, rows, columns = target
+    per_group = out_channels // groups
+    # (input channel, kernel row, kernel column): synapses that share this tap
+    shared = taps.reshape(groups, per_group, *taps.shape[1:]).sum(axis=1)
+    shared = shared.reshape(channels, *taps.shape[2:])
+    count = np.zeros((channels, height + 2 * padding[0], width + 2 * padding[1]), np.int64)
+    for r in range(taps.shape[2]):
+        for c in range(taps.shape[3]):
+            top, left = r * dilation[0], c * dilation[1]
+            count[:, top:top + stride[0] * rows:stride[0],
+                  left:left + stride[1] * columns:stride[1]] += shared[:, r, c, None, None]
+    return count[:, padding[0]:padding[0] + height, padding[1]:padding[1] + width]
+
+
+def synapse_count(graph: IntGraph, name: str) -> int:
+    """Return the number of non-zero synapses onto a population (shared weights counted unrolled)."""
+    target = graph.populations[name]
+    return sum(int(fan_out(p, graph.populations[p.source].shape, target.shape).sum())
+               for p in target.projections)

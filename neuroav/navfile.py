@@ -1,0 +1,231 @@
+"""FILE.nav: one HDF5 file that holds a deployment. ``docs/file-format.md`` lists every group.
+
+Readable with h5py alone. Loading checks format, version and content hash before anything is
+decoded, and the stage rules after; a damaged, newer or foreign file is a FileFormatError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav import nodes as rn
+from neuroav.deployment import Deployment, Probe
+from neuroav.errors import FileFormatError, NeuroavError
+from neuroav.graph import SpikingGraph
+from neuroav.hardware import parse_profile
+from neuroav.stages import verify_graph, verify_integer
+
+FORMAT = "neuroav-deployment"
+VERSION = 1
+_CLASSES = {c.__name__: c for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES,
+                                    *ig.PROJECTION_CLASSES)}
+
+
+def save(deployment: Deployment, path: str | Path) -> Deployment:
+    """Write ``deployment`` to ``path`` whole or not at all; return it with its content hash."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        with h5py.File(temporary, "w") as file:
+            _write(deployment, file)
+            digest = content_hash(file)
+            file.attrs["content_hash"] = digest
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return replace(deployment, content_hash=digest)
+
+
+def load(path: str | Path) -> Deployment:
+    """Return the deployment in ``path``; FileFormatError says why a file is refused."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileFormatError(f"{path}: no such file; write one with `neuroav export RUN --out {path}`")
+    try:
+        with h5py.File(path, "r") as file:
+            digest = _check_header(file, path)
+            return replace(_read(file), content_hash=digest)
+    except FileFormatError:
+        raise
+    except NeuroavError as error:
+        raise FileFormatError(f"{path}: holds an invalid network: {error}") from None
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise FileFormatError(
+            f"{path}: cannot be read as a deployment ({error}); the file is cut, damaged or of "
+            "another kind; export it again"
+        ) from None
+
+
+def content_hash(file: h5py.File) -> str:
+    """Return sha256 over all paths, attributes and data, except the hash attribute itself."""
+    digest = hashlib.sha256()
+
+    def add(name: str, item) -> None:
+        digest.update(f"\0{name}\0".encode())
+        for key in sorted(item.attrs):
+            if key != "content_hash":
+                value = item.attrs[key]
+                plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+                digest.update(f"{key}={json.dumps(plain)}\0".encode())
+        if isinstance(item, h5py.Dataset):
+            data = item[()]
+            if isinstance(data, bytes):
+                digest.update(data)
+            else:
+                data = np.ascontiguousarray(data)
+                digest.update(f"{data.dtype.str}{data.shape}".encode() + data.tobytes())
+        else:
+            for key in sorted(item):
+                add(f"{name}/{key}", item[key])
+
+    add("", file)
+    return digest.hexdigest()
+
+
+def _check_header(file: h5py.File, path: Path) -> str:
+    if file.attrs.get("format") != FORMAT:
+        raise FileFormatError(f"{path}: is HDF5 but no NeuroAV deployment (attribute 'format' is "
+                              f"{file.attrs.get('format')!r}, needs {FORMAT!r})")
+    version = int(file.attrs["version"])
+    if version != VERSION:
+        raise FileFormatError(f"{path}: format version {version}, this program reads {VERSION}; "
+                              + ("update neuroav" if version > VERSION else "export it again"))
+    stored, found = file.attrs.get("content_hash"), content_hash(file)
+    if stored != found:
+        raise FileFormatError(f"{path}: content hash is {found[:12]}..., the file says "
+                              f"{str(stored)[:12]}...; it was changed or damaged; export it again")
+    return found
+
+
+# --- writing ---------------------------------------------------------------------------------
+def _write(d: Deployment, file: h5py.File) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["version"] = VERSION
+    _write_text(file, "profile", d.profile.text)
+    for name, value in (("classes", list(d.classes)), ("saturations", dict(d.saturations)),
+                        ("provenance", dict(d.provenance))):
+        _write_text(file, name, json.dumps(value, sort_keys=True))
+    group = file.create_group("integer")
+    group.attrs.update({"output": d.integer.output, "steps": d.integer.steps,
+                        "dt_s": d.integer.dt_s})
+    for name, population in d.integer.populations.items():
+        item = _write_object(group.create_group(name), population)
+        item.attrs["scale"] = np.array([str(v) for v in d.integer.scales[name]], "S")
+        item.attrs["latency"] = d.integer.latency[name]
+    group = file.create_group("real")
+    group.attrs.update({"output": d.real.output, "steps": d.real.steps, "dt_s": d.real.dt_s,
+                        "stage": d.real.stage})
+    for name, node in d.real.nodes.items():
+        item = _write_object(group.create_group(name), node)
+        item.attrs["inputs"] = json.dumps(d.real.inputs[name])
+        item.attrs["shape"] = np.array(d.real.shapes[name], np.int64)
+    if d.probe is not None:
+        group = file.create_group("probe")
+        group["labels"] = d.probe.labels.astype(np.int64)
+        for name, value in d.probe.inputs.items():
+            group.create_dataset(f"inputs/{name}", data=value.astype(np.int32), compression="gzip")
+
+
+def _write_text(file: h5py.File, name: str, text: str) -> None:
+    file[name] = np.frombuffer(text.encode("utf-8"), np.uint8)
+
+
+def _write_object(group: h5py.Group, value: Any) -> h5py.Group:
+    """Write a dataclass: arrays as datasets, projections as sub-groups, the rest as attributes."""
+    group.attrs["class"] = type(value).__name__
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, np.ndarray):
+            group.create_dataset(field.name, data=item,
+                                 compression="gzip" if item.size > 64 else None)
+        elif field.name == "projections":
+            for index, projection in enumerate(item):
+                _write_object(group.create_group(f"projections/{index}"), projection)
+        elif item is not None:
+            group.attrs[field.name] = item
+    return group
+
+
+# --- reading ---------------------------------------------------------------------------------
+def _read(file: h5py.File) -> Deployment:
+    profile = parse_profile(_read_text(file, "profile"), "profile inside the file")
+    integer = _read_integer(file["integer"])
+    verify_integer(integer, profile.arithmetic)
+    probe = None
+    if "probe" in file:
+        group = file["probe"]
+        probe = Probe({n: v[()] for n, v in group["inputs"].items()}, group["labels"][()])
+    return Deployment(
+        integer=integer,
+        real=verify_graph(_read_real(file["real"])),
+        profile=profile,
+        classes=tuple(json.loads(_read_text(file, "classes"))),
+        saturations=json.loads(_read_text(file, "saturations")),
+        provenance=json.loads(_read_text(file, "provenance")),
+        probe=probe,
+    )
+
+
+def _read_text(file: h5py.File, name: str) -> str:
+    return file[name][()].tobytes().decode("utf-8")
+
+
+def _read_integer(group: h5py.Group) -> ig.IntGraph:
+    return ig.IntGraph(
+        populations={n: _read_object(g) for n, g in group.items()},
+        output=str(group.attrs["output"]),
+        steps=int(group.attrs["steps"]),
+        dt_s=float(group.attrs["dt_s"]),
+        scales={n: tuple(int(v) for v in g.attrs["scale"]) for n, g in group.items()},
+    )
+
+
+def _read_real(group: h5py.Group) -> SpikingGraph:
+    return SpikingGraph(
+        nodes={n: _read_object(g) for n, g in group.items()},
+        inputs={n: tuple(json.loads(g.attrs["inputs"])) for n, g in group.items()},
+        shapes={n: tuple(int(v) for v in g.attrs["shape"]) for n, g in group.items()},
+        output=str(group.attrs["output"]),
+        dt_s=float(group.attrs["dt_s"]),
+        steps=int(group.attrs["steps"]),
+        stage=str(group.attrs["stage"]),
+    )
+
+
+def _read_object(group: h5py.Group):
+    cls = _CLASSES[str(group.attrs["class"])]
+    values: dict[str, Any] = {}
+    for field in fields(cls):
+        if field.name == "projections":
+            parts = group.get("projections", {})
+            values["projections"] = tuple(
+                _read_object(parts[str(i)]) for i in range(len(parts)))
+        elif field.name in group:
+            values[field.name] = group[field.name][()]
+        elif field.name in group.attrs:
+            values[field.name] = _plain(group.attrs[field.name])
+    return cls(**values)
+
+
+def _plain(value):
+    """Return an attribute as the Python value it was written from."""
+    if isinstance(value, np.ndarray):
+        return tuple(v.item() for v in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+

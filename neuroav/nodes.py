@@ -1,0 +1,182 @@
+"""Real-valued nodes: what a traced and lowered spiking network is made of.
+
+Nodes are frozen data and never compute; ``neuroav.sim.real`` says what they mean. Shapes are per
+time step and per sample, axes (channel, row, column) or (feature,). Arrays are float64 unless said
+otherwise. A node checks its own parameters; ``neuroav.stages`` checks how nodes fit together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from neuroav.errors import StageError
+
+Pair = tuple[int, int]
+
+
+def _need(condition: bool, node: object, message: str) -> None:
+    if not condition:
+        raise StageError(f"{type(node).__name__}: {message}")
+
+
+def _finite(node: object) -> None:
+    for field in fields(node):  # type: ignore[arg-type]
+        value = getattr(node, field.name)
+        if isinstance(value, np.ndarray) and not np.isfinite(value).all():
+            count = int((~np.isfinite(value)).sum())
+            raise StageError(
+                f"{type(node).__name__}.{field.name}: {count} of {value.size} values are NaN or "
+                "infinite; allowed are finite numbers; train or load the network again"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """Event counts that enter the network: non-negative integers of ``shape``, at most
+    ``max_count`` each."""
+
+    shape: tuple[int, ...]
+    max_count: int = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2d:
+    """Cross-correlation y[o] = sum_i weight[o, i] * x[i] + bias[o], zero padded.
+
+    weight: (out, in / groups, rows, columns); bias: (out,) or None.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
+        _need(self.bias is None or self.bias.shape == (self.weight.shape[0],), self,
+              "bias must be (out,)")
+        _finite(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Affine map y = weight @ flatten(x) + bias; weight: (out, in), bias: (out,) or None."""
+
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _need(self.weight.ndim == 2, self, f"weight has {self.weight.ndim} axes, needs 2")
+        _need(self.bias is None or self.bias.shape == (self.weight.shape[0],), self,
+              "bias must be (out,)")
+        _finite(self)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """Evaluation-mode batch norm as an affine map per channel: y = scale * x + shift, both (C,)."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def __post_init__(self) -> None:
+        _need(self.scale.shape == self.shift.shape and self.scale.ndim == 1, self,
+              "scale and shift must both be (channels,)")
+        _finite(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Lif:
+    """Leaky integrate-and-fire without synaptic current (Norse ``LIFBox``).
+
+    v' = v + (dt / tau_mem) * ((v_leak - v) + x);  spike = v' > v_threshold
+    v = v_reset where it spiked, else v'.   dt is the graph's ``dt_s``.
+
+    tau_mem_s: membrane time constant in seconds. Others in units of the membrane variable.
+    """
+
+    tau_mem_s: float
+    v_threshold: float = 1.0
+    v_reset: float = 0.0
+    v_leak: float = 0.0
+
+    def __post_init__(self) -> None:
+        _need(self.tau_mem_s > 0, self, f"tau_mem_s is {self.tau_mem_s}, must be positive")
+        values = (self.tau_mem_s, self.v_threshold, self.v_reset, self.v_leak)
+        _need(bool(np.isfinite(values).all()), self, f"parameters must be finite, found {values}")
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool2d:
+    """Maximum over windows; padding never wins."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class OrPool2d(MaxPool2d):
+    """Maximum over windows of binary spikes, hence a logical OR."""
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """Sum of all inputs, element by element."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Product with one constant: y = factor * x."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _need(bool(np.isfinite(self.factor)) and self.factor > 0, self,
+              f"factor is {self.factor}, must be positive and finite")
+
+
+@dataclass(frozen=True, eq=False)
+class SpatialMean:
+    """Mean over rows and columns: (C, H, W) -> (C,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpatialSum:
+    """Sum over rows and columns: (C, H, W) -> (C,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten:
+    """Reshape to one axis in C order."""
+
+
+@dataclass(frozen=True, eq=False)
+class TimeMean:
+    """Mean over the time steps of a sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readout:
+    """Class scores: y = (1 / T) * sum_t (weight @ x[t] + bias); weight (classes, in)."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __post_init__(self) -> None:
+        _need(self.weight.ndim == 2 and self.bias.shape == (self.weight.shape[0],), self,
+              "weight must be (classes, in) and bias (classes,)")
+        _finite(self)
+
+
+Node = (Input | Conv2d | Dense | BatchNorm | Lif | MaxPool2d | Add | Scale | SpatialMean
+        | SpatialSum | Flatten | TimeMean | Readout)
+
+NODE_CLASSES: tuple[type, ...] = (
+    Input, Conv2d, Dense, BatchNorm, Lif, MaxPool2d, OrPool2d, Add, Scale, SpatialMean, SpatialSum,
+    Flatten, TimeMean, Readout,
+)

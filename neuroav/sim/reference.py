@@ -1,0 +1,117 @@
+"""The executable specification: what every population of an integer graph computes.
+
+Plain int64 NumPy, one sample and one step at a time, the scalar equations of ``neuroav.fixed``.
+Slow and obvious on purpose; every other executor owes it bit equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav.deployment import Deployment, check_inputs
+from neuroav.errors import UnsupportedNode
+from neuroav.fixed import Arithmetic, check_range, lif_step, shift_left
+from neuroav.sim.trace import Progress, Trace
+
+
+def run(deployment: Deployment, inputs: Mapping[str, np.ndarray], *, batch: int = 1,
+        states: bool = False, progress: Progress | None = None) -> Iterator[Trace]:
+    """Yield a Trace per sample. inputs: event counts (samples, steps, *shape) by input name.
+
+    batch is accepted for symmetry and ignored: the specification runs one sample at a time.
+    states: also record the membrane voltage of every IntLif. Raises OutOfRange, DataError.
+    """
+    graph, arith = deployment.integer, deployment.profile.arithmetic
+    checked = check_inputs(graph, inputs)
+    total = len(next(iter(checked.values())))
+    for sample in range(total):
+        frames = {name: value[sample].astype(np.int64) for name, value in checked.items()}
+        outputs, voltages = run_sample(graph, arith, frames)
+        yield Trace(
+            sample,
+            {n: v[None].astype(np.int32) for n, v in outputs.items()},
+            {n: v[None].astype(np.int32) for n, v in voltages.items()} if states else {},
+        )
+        if progress:
+            progress(sample + 1, total)
+
+
+def run_sample(graph: ig.IntGraph, arith: Arithmetic, frames: Mapping[str, np.ndarray]):
+    """Return outputs and LIF voltages of one sample: two dicts of int64 (steps, *shape)."""
+    state = {name: initial_state(graph.populations[name]) for name in graph.order}
+    outputs = {name: np.zeros((graph.steps, *graph.populations[name].shape), np.int64)
+               for name in graph.order}
+    voltages = {name: np.zeros_like(outputs[name]) for name in graph.order
+                if isinstance(graph.populations[name], ig.IntLif)}
+    for t in range(graph.steps):
+        for name in graph.order:
+            pop = graph.populations[name]
+            if isinstance(pop, ig.IntInput):
+                outputs[name][t] = frames[name][t]
+                continue
+            a = np.zeros(pop.shape, np.int64)
+            for p in pop.projections:
+                a = a + synaptic_sum(p, outputs[p.source][t], pop.shape)
+            state[name], outputs[name][t] = neuron_step(name, pop, state[name], a, arith)
+            if name in voltages:
+                voltages[name][t] = state[name][1]
+    return outputs, voltages
+
+
+def initial_state(pop: ig.Population) -> tuple[np.ndarray, ...]:
+    """Return the state before the first frame: zeros."""
+    count = {ig.IntLif: 2, ig.IntReadout: 1}.get(type(pop), 0)
+    return tuple(np.zeros(pop.shape, np.int64) for _ in range(count))
+
+
+def neuron_step(name: str, pop: ig.Population, state, a: np.ndarray, arith: Arithmetic):
+    """Return (new state, output) of a population that received the synaptic sum ``a``."""
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    if isinstance(pop, ig.IntLif):
+        bias = shift_left(pop.bias_mantissa, pop.bias_exponent)
+        u, v, spike = lif_step(*state, a, bias, decay_u=pop.decay_u, decay_v=pop.decay_v,
+                               threshold=pop.threshold, arith=arith, where=name)
+        return (u, v), spike.astype(np.int64)
+    if isinstance(pop, ig.IntOr):
+        check_range(a, arith.sum_max, name, "the synaptic sum")
+        return (), (a > 0).astype(np.int64)
+    if isinstance(pop, ig.IntSum):
+        return (), check_range(a, payload, name, "the graded message")
+    if isinstance(pop, ig.IntReadout):
+        v = check_range(state[0] + a + pop.bias, payload, name, "the readout accumulator")
+        return (v,), v
+    raise UnsupportedNode(f"{name}: the reference has no meaning for {type(pop).__name__}")
+
+
+def synaptic_sum(p: ig.Projection, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return sum of weight * message for every target neuron, int64 of ``shape``."""
+    if isinstance(p, ig.IntDense):
+        return p.weight @ x.reshape(-1)
+    if isinstance(p, ig.IntIdentity):
+        return p.weight * x
+    if isinstance(p, ig.IntSpatialSum):
+        return x.sum(axis=(1, 2))
+    if isinstance(p, ig.IntPool):
+        taps = np.ones((x.shape[0], 1, *p.kernel), np.int64)
+        return _conv(x, taps, p.stride, p.padding, (1, 1), x.shape[0], shape)
+    if isinstance(p, ig.IntConv2d):
+        return _conv(x, p.weight, p.stride, p.padding, p.dilation, p.groups, shape)
+    raise UnsupportedNode(f"the reference has no meaning for {type(p).__name__} from {p.source}")
+
+
+def _conv(x, weight, stride, padding, dilation, groups, shape):
+    """y[o, r, c] = sum over i, dr, dc of w[o, i, dr, dc] * x[i, r*stride + dr*dilation - padding, ...]"""
+    out_channels, rows, columns = shape
+    padded = np.pad(x, ((0, 0), (padding[0], padding[0]), (padding[1], padding[1])))
+    y = np.zeros((groups, out_channels // groups, rows * columns), np.int64)
+    for dr in range(weight.shape[2]):
+        for dc in range(weight.shape[3]):
+            top, left = dr * dilation[0], dc * dilation[1]
+            window = padded[:, top:top + stride[0] * (rows - 1) + 1:stride[0],
+                            left:left + stride[1] * (columns - 1) + 1:stride[1]]
+            tap = weight[:, :, dr, dc].reshape(groups, out_channels // groups, -1)
+            y += tap @ window.reshape(groups, -1, rows * columns)
+    return y.reshape(shape)

@@ -1,0 +1,259 @@
+"""What must hold after each compilation stage: one table for real graphs, one for integer graphs.
+
+``verify_graph`` and ``verify_integer`` raise StageError listing every violation; they run between
+all passes and whenever a FILE.nav is loaded, so nothing downstream needs to check again.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav import nodes as rn
+from neuroav.errors import StageError
+from neuroav.fixed import Arithmetic, sign_mode, truncate_weights
+from neuroav.graph import SpikingGraph
+
+_LOWERED = (rn.Input, rn.Conv2d, rn.Dense, rn.Lif, rn.OrPool2d, rn.Add, rn.Scale, rn.SpatialSum,
+            rn.Flatten, rn.Readout)
+ALLOWED: dict[str, tuple[type, ...]] = {
+    "traced": tuple(c for c in rn.NODE_CLASSES if c not in (rn.OrPool2d, rn.Readout)),
+    "folded": tuple(c for c in rn.NODE_CLASSES
+                    if c not in (rn.OrPool2d, rn.Readout, rn.BatchNorm)),
+    "lowered": _LOWERED,
+}
+
+
+# --- real graphs -----------------------------------------------------------------------------
+@singledispatch
+def output_shape(node: object, sources: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the output shape of ``node`` for the given source shapes; StageError if they misfit."""
+    return _only(sources)
+
+
+def _only(sources: list[tuple[int, ...]]) -> tuple[int, ...]:
+    if len(sources) != 1:
+        raise StageError(f"has {len(sources)} inputs, needs 1")
+    return sources[0]
+
+
+@output_shape.register
+def _(node: rn.Input, sources):
+    if sources:
+        raise StageError("an input cannot have sources")
+    return node.shape
+
+
+@output_shape.register
+def _(node: rn.Add, sources):
+    if len(sources) < 2 or len(set(sources)) != 1:
+        raise StageError(f"adds shapes {sources}, needs two or more equal shapes")
+    return sources[0]
+
+
+@output_shape.register
+def _(node: rn.Conv2d, sources):
+    return conv_shape(_only(sources), node.weight.shape, node.stride, node.padding, node.dilation,
+                      node.groups)
+
+
+@output_shape.register(rn.MaxPool2d)
+@output_shape.register(rn.OrPool2d)
+def _(node, sources):
+    return pool_shape(_only(sources), node.kernel, node.stride, node.padding)
+
+
+@output_shape.register(rn.Dense)
+@output_shape.register(rn.Readout)
+def _(node, sources):
+    return dense_shape(_only(sources), node.weight.shape)
+
+
+@output_shape.register
+def _(node: rn.BatchNorm, sources):
+    shape = _only(sources)
+    if shape[0] != node.scale.shape[0]:
+        raise StageError(f"has {node.scale.shape[0]} channels, its source has {shape[0]}")
+    return shape
+
+
+@output_shape.register(rn.SpatialMean)
+@output_shape.register(rn.SpatialSum)
+def _(node, sources):
+    return spatial_shape(_only(sources))
+
+
+@output_shape.register
+def _(node: rn.Flatten, sources):
+    return (int(np.prod(_only(sources))),)
+
+
+def spatial_shape(source):
+    """Return (C,) for a (C, H, W) source."""
+    if len(source) != 3:
+        raise StageError(f"needs (channels, rows, columns), its source is {source}")
+    return source[:1]
+
+
+def dense_shape(source, weight):
+    """Return (out,) if the source has ``in`` neurons."""
+    if int(np.prod(source)) != weight[1]:
+        raise StageError(f"weight is {weight}, its source {source} has {int(np.prod(source))} values")
+    return (weight[0],)
+
+
+def conv_shape(source, weight, stride, padding, dilation, groups):
+    """Return (out, rows, columns) of a convolution over ``source``."""
+    spatial_shape(source)
+    if source[0] != weight[1] * groups or weight[0] % groups:
+        raise StageError(f"weight {weight} with {groups} groups does not fit source {source}")
+    size = tuple(ig.conv_windows(*args) for args in zip(source[1:], weight[2:], stride, padding,
+                                                        dilation, strict=True))
+    if min(size) < 1:
+        raise StageError(f"kernel {weight[2:]} is larger than its padded source {source}")
+    return (weight[0], *size)
+
+
+def pool_shape(source, kernel, stride, padding):
+    """Return (C, rows, columns) of pooling over ``source``."""
+    spatial_shape(source)
+    size = tuple(ig.conv_windows(*args) for args in zip(source[1:], kernel, stride, padding, (1, 1),
+                                                        strict=True))
+    if min(size) < 1 or any(p * 2 > k for p, k in zip(padding, kernel, strict=True)):
+        raise StageError(f"window {kernel} with padding {padding} does not fit source {source}")
+    return (source[0], *size)
+
+
+def verify_graph(graph: SpikingGraph) -> SpikingGraph:
+    """Return ``graph`` unchanged, or raise StageError listing all violations of its stage."""
+    problems = []
+    if graph.output not in graph.nodes:
+        problems.append(f"output {graph.output!r} is not a node")
+    for name in graph.order:
+        node = graph.nodes.get(name)
+        if node is None:
+            problems.append(f"{name}: read by another node but not in the graph")
+            continue
+        if not isinstance(node, ALLOWED[graph.stage]) or (
+                type(node) not in ALLOWED[graph.stage]):
+            problems.append(f"{name}: {type(node).__name__} may not exist at stage {graph.stage}")
+        try:
+            shape = output_shape(node, [graph.shapes[s] for s in graph.inputs[name]])
+            if shape != graph.shapes[name]:
+                problems.append(f"{name}: shape is {graph.shapes[name]}, its inputs give {shape}")
+        except StageError as error:
+            problems.append(f"{name}: {error}")
+    _raise(problems)
+    return graph
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise StageError("; ".join(problems))
+
+
+# --- integer graphs --------------------------------------------------------------------------
+def projection_shape(projection: ig.Projection, source: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the target shape a projection gives for its source's shape."""
+    p = projection
+    if isinstance(p, ig.IntConv2d):
+        return conv_shape(source, p.weight.shape, p.stride, p.padding, p.dilation, p.groups)
+    if isinstance(p, ig.IntDense):
+        return dense_shape(source, p.weight.shape)
+    if isinstance(p, ig.IntPool):
+        return pool_shape(source, p.kernel, p.stride, p.padding)
+    return spatial_shape(source) if isinstance(p, ig.IntSpatialSum) else source
+
+
+def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
+    """Return ``graph`` unchanged, or raise StageError listing every violation.
+
+    Checked: known classes, shapes join, inputs have no synapses and everything else has some, all
+    branches aligned, weights as the synapse memory holds them (Lava's Conv does not check its
+    own), thresholds, biases and decays inside their registers.
+    """
+    problems: list[str] = []
+    for name in graph.order:
+        pop = graph.populations.get(name)
+        if pop is None:
+            problems.append(f"{name}: named as a source but not in the graph")
+    _raise(problems)
+    for name in graph.order:
+        pop = graph.populations[name]
+        if type(pop) not in ig.POPULATION_CLASSES:
+            problems.append(f"{name}: unknown population {type(pop).__name__}")
+            continue
+        if isinstance(pop, ig.IntInput) == bool(pop.projections):
+            problems.append(f"{name}: {type(pop).__name__} with {len(pop.projections)} projections")
+        problems += _projection_problems(graph, name, arith)
+        problems += _neuron_problems(name, pop, arith)
+    if not isinstance(graph.populations.get(graph.output), ig.IntReadout):
+        problems.append(f"output {graph.output!r} is not an IntReadout")
+    _raise(problems)
+    return graph
+
+
+def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> list[str]:
+    target, problems = graph.populations[name], []
+    for p in target.projections:
+        where = f"{name} from {p.source}"
+        try:
+            shape = projection_shape(p, graph.populations[p.source].shape)
+            if shape != target.shape:
+                problems.append(f"{where}: gives shape {shape}, the population is {target.shape}")
+        except StageError as error:
+            problems.append(f"{where}: {error}")
+        if p.delay != graph.aligned_delay(name, p.source):
+            problems.append(f"{where}: delay is {p.delay}, branches align at "
+                            f"{graph.aligned_delay(name, p.source)}")
+        if p.delay > arith.delay_max:
+            problems.append(f"{where}: delay {p.delay} exceeds the target's {arith.delay_max}")
+        problems += [f"{where}: {text}" for text in _weight_problems(p, arith)]
+    return problems
+
+
+def _weight_problems(p: ig.Projection, arith: Arithmetic) -> list[str]:
+    if isinstance(p, ig.IntIdentity):
+        low, high = -(1 << arith.weight_bits), (1 << arith.weight_bits) - 1
+        fits = p.weight != 0 and low <= p.weight <= high
+        return [] if fits else [f"weight {p.weight} must be non-zero in {low}..{high}"]
+    if not isinstance(p, (ig.IntConv2d, ig.IntDense)):
+        return []
+    if not 1 <= p.weight_bits <= arith.weight_bits:
+        return [f"weight_bits is {p.weight_bits}, allowed 1..{arith.weight_bits}"]
+    if sign_mode(p.weight) not in (p.sign_mode, "excitatory") and p.sign_mode != "mixed":
+        return [f"sign mode {p.sign_mode} does not hold these weights"]
+    stored = truncate_weights(p.weight, p.weight_bits, p.sign_mode, arith.weight_bits)
+    wrong = int((stored != p.weight).sum())
+    return [f"{wrong} weights are not storable at {p.weight_bits} bits, {p.sign_mode}"] if wrong else []
+
+
+def _neuron_problems(name: str, pop: ig.Population, arith: Arithmetic) -> list[str]:
+    if isinstance(pop, ig.IntReadout):
+        return _broadcast_problem(name, "bias", pop.bias, pop.shape)
+    if not isinstance(pop, ig.IntLif):
+        return []
+    problems = (_broadcast_problem(name, "bias_mantissa", pop.bias_mantissa, pop.shape)
+                + _broadcast_problem(name, "threshold", pop.threshold, pop.shape))
+    checks = (
+        ("bias_mantissa", pop.bias_mantissa, -arith.bias_max, arith.bias_max),
+        ("bias_exponent", np.asarray(pop.bias_exponent), 0, arith.bias_exponent_max),
+        ("threshold", pop.threshold, 0, arith.threshold_max),
+        ("decay_u", np.asarray(pop.decay_u), -1, (1 << arith.decay_bits) - 1),
+        ("decay_v", np.asarray(pop.decay_v), 0, 1 << arith.decay_bits),
+    )
+    for what, value, low, high in checks:
+        if value.min(initial=low) < low or value.max(initial=high) > high:
+            problems.append(f"{name}: {what} spans {value.min()}..{value.max()}, "
+                            f"allowed {low}..{high}")
+    return problems
+
+
+def _broadcast_problem(name: str, what: str, value: np.ndarray, shape) -> list[str]:
+    try:
+        np.broadcast_to(value, shape)
+        return []
+    except ValueError:
+        return [f"{name}: {what} of shape {value.shape} does not broadcast to {shape}"]
