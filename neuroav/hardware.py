@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +23,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Grade = Literal["A", "A-sim", "B", "C"]
 GRADES: tuple[Grade, ...] = ("A", "A-sim", "B", "C")  # best to worst
@@ -70,8 +74,11 @@ class Quantity(_Strict):
         """(low, value, high), or None when unknown."""
         if self.value is None:
             return None
-        return (self.value if self.low is None else self.low, self.value,
-                self.value if self.high is None else self.high)
+        return (
+            self.value if self.low is None else self.low,
+            self.value,
+            self.value if self.high is None else self.high,
+        )
 
 
 class Numeric(_Strict):
@@ -171,22 +178,36 @@ def list_profiles() -> list[str]:
     return sorted(n[:-5] for n in names if n.endswith(".toml"))
 
 
+def profile_aliases() -> dict[str, str]:
+    """Return alias -> id, for the aliases whose profile is shipped."""
+    shipped = list_profiles()
+    return {alias: target for alias, target in ALIASES.items() if target in shipped}
+
+
 def load_profile(id_or_path: str | Path) -> Profile:
-    """Return the profile with this id, or the one in this ``.toml`` file; ProfileError otherwise."""
+    """Return the profile with this id or in this ``.toml`` file; ProfileError otherwise."""
     name = str(id_or_path)
     if name.endswith(".toml"):
-        path = Path(name)
-        try:
-            return parse_profile(path.read_text(encoding="utf-8"), name)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ProfileError(f"{name}: cannot be read ({error}); give a profile file or one of "
-                               f"{', '.join(list_profiles())}") from None
-    name = ALIASES.get(name, name)
-    for folder in _folders():
-        file = folder / f"{name}.toml"
-        if file.is_file():
-            return parse_profile(file.read_text(encoding="utf-8"), f"{name}.toml")
-    raise unknown_name("profile", name, [*list_profiles(), *ALIASES], ProfileError)
+        return read_profile(name)
+    known, aliases = list_profiles(), profile_aliases()
+    if name not in known and name not in aliases:
+        raise unknown_name("profile", name, [*known, *aliases], ProfileError)
+    name = aliases.get(name, name)
+    file = next(f for folder in _folders() if (f := folder / f"{name}.toml").is_file())
+    return parse_profile(file.read_text(encoding="utf-8"), f"{name}.toml")
+
+
+def read_profile(path: str | Path) -> Profile:
+    """Return the profile in a file; ProfileError when it cannot be read or has a bad key."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ProfileError(
+            f"{path}: cannot be read ({reason}); give a profile's .toml file, or one of "
+            f"{', '.join(list_profiles())} without .toml"
+        ) from None
+    return parse_profile(text, str(path))
 
 
 def parse_profile(text: str, where: str) -> Profile:
@@ -195,13 +216,44 @@ def parse_profile(text: str, where: str) -> Profile:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{where}: not a TOML file: {error}") from None
-    if "text" in data:
-        raise ProfileError(f"{where}: key 'text' is not allowed")
+    if "text" in data:  # a field of ours, which pydantic would take for a key of the file
+        raise ProfileError(f"{where}: key text: is unknown, allowed are {', '.join(_keys([]))}")
     try:
         return Profile(**data, text=text)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {str(e['input'])[:60]!r}"
-            for e in error.errors()
-        )
-        raise ProfileError(f"{where}: {problems}; hardware_profiles/README.md lists the keys") from None
+        problems = [_problem(e) for e in error.errors() if e["type"] != "missing"]
+        missing = [_dotted(e["loc"]) for e in error.errors() if e["type"] == "missing"]
+    if missing:
+        problems.append(f"missing are the keys {', '.join(missing)}")
+    raise ProfileError(
+        f"{where}: {'; '.join(problems)}; hardware_profiles/README.md lists the keys"
+    )
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location))
+
+
+def _problem(item: ErrorDetails) -> str:
+    """Return one line about one bad key: its dotted name, what was found, what is allowed."""
+    key = _dotted(item["loc"])
+    *parents, last = map(str, item["loc"])
+    if item["type"] == "extra_forbidden":
+        allowed = _keys(parents)
+        near = get_close_matches(last, allowed, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"key {key}: is unknown{hint}, allowed are {', '.join(allowed)}"
+    # A validator of a whole table is given the table; its message says what was found.
+    found = "" if isinstance(item["input"], dict) else f", found {str(item['input'])[:60]!r}"
+    return f"key {key}: {item['msg']}{found}"
+
+
+def _keys(parents: list[str]) -> list[str]:
+    """Return the names allowed in a table of a profile file."""
+    model: type[BaseModel] = Profile
+    for parent in parents:
+        annotation = model.model_fields[parent].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    return [f.alias or n for n, f in model.model_fields.items() if not f.exclude]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import FileFormatError, NeuroavError
+from neuroav.files import written_whole
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import parse_profile
 from neuroav.stages import verify_graph, verify_integer
@@ -34,20 +33,10 @@ _CLASSES = {c.__name__: c for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES,
 
 def save(deployment: Deployment, path: str | Path) -> Deployment:
     """Write ``deployment`` to ``path`` whole or not at all; return it with its content hash."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        with h5py.File(temporary, "w") as file:
-            _write(deployment, file)
-            digest = content_hash(file)
-            file.attrs["content_hash"] = digest
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        _write(deployment, file)
+        digest = content_hash(file)
+        file.attrs["content_hash"] = digest
     return replace(deployment, content_hash=digest)
 
 
@@ -125,7 +114,7 @@ def _write(d: Deployment, file: h5py.File) -> None:
                         "dt_s": d.integer.dt_s})
     for name, population in d.integer.populations.items():
         item = _write_object(group.create_group(name), population)
-        item.attrs["scale"] = np.array([str(v) for v in d.integer.scales[name]], "S")
+        item.attrs["scale"] = json.dumps(list(d.integer.scales[name]))
         item.attrs["latency"] = d.integer.latency[name]
     group = file.create_group("real")
     group.attrs.update({"output": d.real.output, "steps": d.real.steps, "dt_s": d.real.dt_s,
@@ -191,7 +180,7 @@ def _read_integer(group: h5py.Group) -> ig.IntGraph:
         output=str(group.attrs["output"]),
         steps=int(group.attrs["steps"]),
         dt_s=float(group.attrs["dt_s"]),
-        scales={n: tuple(int(v) for v in g.attrs["scale"]) for n, g in group.items()},
+        scales={n: tuple(json.loads(g.attrs["scale"])) for n, g in group.items()},
     )
 
 

@@ -1,0 +1,38 @@
+"""Fold batch norm into the convolution or dense layer before it.
+
+What: y = scale * (W x + b) + shift  becomes  y = (scale W) x + (scale b + shift).
+Why: the chip has synapses and biases, no normalisation.
+Assumes: evaluation mode; every BatchNorm reads a Conv2d or Dense that nothing else reads.
+Guarantees: no BatchNorm left; exact in real arithmetic; names of all other nodes unchanged.
+Source: standard; S-CMRL (arXiv 2502.12488) has every batch norm in this position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from neuroav import nodes as rn
+from neuroav.errors import UnsupportedNode
+from neuroav.graph import SpikingGraph
+
+
+def fold_norm(graph: SpikingGraph) -> SpikingGraph:
+    """Return the graph with every BatchNorm folded, at stage 'folded'."""
+    for name in graph.order:
+        norm = graph.nodes[name]
+        if not isinstance(norm, rn.BatchNorm):
+            continue
+        source = graph.inputs[name][0]
+        layer = graph.nodes[source]
+        if not isinstance(layer, (rn.Conv2d, rn.Dense)) or graph.consumers(source) != (name,):
+            raise UnsupportedNode(
+                f"{name}: batch norm follows {source} ({type(layer).__name__}), it can be folded "
+                "only into a convolution or linear layer that nothing else reads; move it there"
+            )
+        bias = np.zeros(len(norm.scale)) if layer.bias is None else layer.bias
+        scale = norm.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+        folded = replace(layer, weight=layer.weight * scale, bias=bias * norm.scale + norm.shift)
+        graph = graph.with_nodes(nodes={source: folded}, remove=[name], rewire={name: source})
+    return graph.with_nodes(stage="folded")

@@ -1,0 +1,81 @@
+"""Replace everything a chip has no neuron for by nodes it has.
+
+What: MaxPool2d of binary spikes -> OrPool2d (a logical OR, exact); SpatialMean -> SpatialSum and a
+constant factor; the dense layer at the output and the mean over time -> Readout; dense layers
+without bias get a zero bias at the readout.
+Assumes: stage 'folded'.
+Guarantees: stage 'lowered'; the output is a Readout; exact in real arithmetic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuroav import nodes as rn
+from neuroav.errors import UnsupportedNode
+from neuroav.graph import SpikingGraph
+
+_BINARY = (rn.Lif, rn.OrPool2d)
+
+
+def lower(graph: SpikingGraph) -> SpikingGraph:
+    """Return the lowered graph."""
+    for name in graph.order:
+        node = graph.nodes[name]
+        if type(node) is rn.MaxPool2d:
+            graph = _lower_max_pool(graph, name, node)
+        elif isinstance(node, rn.SpatialMean):
+            graph = _lower_spatial_mean(graph, name)
+    return _lower_output(graph).with_nodes(stage="lowered")
+
+
+def _lower_max_pool(graph: SpikingGraph, name: str, node: rn.MaxPool2d) -> SpikingGraph:
+    source = graph.inputs[name][0]
+    if not isinstance(graph.nodes[source], _BINARY):
+        raise UnsupportedNode(
+            f"{name}: max pooling reads {source} ({type(graph.nodes[source]).__name__}), which is "
+            "not binary; a chip can pool spikes only: put the pooling after the neurons"
+        )
+    pool = rn.OrPool2d(node.kernel, node.stride, node.padding)
+    return graph.with_nodes(nodes={name: pool})
+
+
+def _lower_spatial_mean(graph: SpikingGraph, name: str) -> SpikingGraph:
+    rows, columns = graph.shapes[graph.inputs[name][0]][1:]
+    factor = f"{name}.factor"
+    moved = graph.with_nodes(rewire={name: factor})
+    return moved.with_nodes(
+        nodes={name: rn.SpatialSum(), factor: rn.Scale(1.0 / (rows * columns))},
+        inputs={factor: (name,)},
+        shapes={factor: graph.shapes[name]},
+    )
+
+
+def _lower_output(graph: SpikingGraph) -> SpikingGraph:
+    """Merge Dense and TimeMean at the output, in either order, into one Readout."""
+    last = graph.output
+    if not isinstance(graph.nodes[last], (rn.TimeMean, rn.Dense)):
+        raise UnsupportedNode(f"{last}: the network ends in {type(graph.nodes[last]).__name__}; it "
+                              "must end in a mean over time (TimeMean) of class scores")
+    before = graph.inputs[last][0]
+    pair = (type(graph.nodes[before]), type(graph.nodes[last]))
+    if pair in ((rn.Dense, rn.TimeMean), (rn.TimeMean, rn.Dense)):
+        if graph.consumers(before) != (last,):
+            raise UnsupportedNode(f"{before}: is read by more than the output; give it its own layer")
+        name, gone = (before, last) if pair[0] is rn.Dense else (last, before)
+        dense = graph.nodes[name]
+        source = graph.inputs[before][0]
+        return _as_readout(graph, name, gone, source, dense.weight, dense.bias)
+    if isinstance(graph.nodes[last], rn.TimeMean):  # a mean of spikes: one class per neuron
+        size = int(np.prod(graph.shapes[before]))
+        return _as_readout(graph, last, None, before, np.eye(size), None)
+    raise UnsupportedNode(f"{last}: class scores are never averaged over time; end in TimeMean")
+
+
+def _as_readout(graph: SpikingGraph, name: str, gone: str | None, source: str, weight: np.ndarray,
+                bias: np.ndarray | None) -> SpikingGraph:
+    readout = rn.Readout(weight, np.zeros(len(weight)) if bias is None else bias)
+    return graph.with_nodes(
+        nodes={name: readout}, inputs={name: (source,)}, shapes={name: (len(weight),)},
+        remove=[gone] if gone else [], output=name,
+    )

@@ -1,0 +1,288 @@
+"""Real-valued lowered graph -> integer graph, after training, per layer (tensor) scales.
+
+What: every node that sends spikes or graded messages becomes a population; convolutions and dense
+layers become projections onto the neurons they feed. Real values are integer * scale, the scale an
+exact fraction carried along (spikes 1, a mean over 16 tokens 1/16, a gain folded in).
+
+With d = dt / tau_mem, V = (v - v_leak) / d follows V' = (1 - d) V + x, fires above
+(v_threshold - v_leak) / d. One synaptic unit s (real input per integer weight) per population:
+
+    weight    = round(w / s), on the grid the synapse memory holds   (s from the largest |w|)
+    bias      = round(64 b / s) = mantissa << exponent
+    threshold = round((v_threshold - v_leak) / (d s))
+    decay_v   = round(4096 d)
+
+Assumes: stage 'lowered', neurons reset to v_leak. Guarantees: ``stages.verify_integer`` holds;
+everything clipped is counted in ``saturations``.
+Source: the neuron is lava-nc 0.10.0 ``PyLifModelBitAcc``; the weight grid ``PyDenseModelBitAcc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import gcd
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav import nodes as rn
+from neuroav.errors import UnsupportedNode
+from neuroav.fixed import Arithmetic, sign_mode, weight_levels, weight_step
+from neuroav.graph import SpikingGraph
+
+
+@dataclass(frozen=True)
+class Value:
+    """A message: population ``name`` sends integers worth ``scale`` each."""
+
+    name: str
+    scale: Fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A real-valued bundle of synapses: weight per message of ``source``.
+
+    make: integer weight, weight bits, sign mode -> projection (delay filled in later).
+    """
+
+    source: str
+    weight: np.ndarray
+    make: Callable[[np.ndarray, int, str], ig.Projection]
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """A sum of synaptic inputs that has not met a neuron yet; bias (channels,) or 0."""
+
+    terms: tuple[Term, ...]
+    bias: np.ndarray
+
+
+def quantize(graph: SpikingGraph, arith: Arithmetic, bits: int) -> tuple[ig.IntGraph, dict[str, int]]:
+    """Return the integer graph and the number of values clipped to fit, by population.
+
+    bits: weight width, 2..weight_bits of the target.
+    """
+    if not 2 <= bits <= arith.weight_bits:
+        raise UnsupportedNode(f"weights of {bits} bits: allowed are 2..{arith.weight_bits}")
+    work = _Quantizer(graph, arith, bits)
+    for name in graph.order:
+        work.visit(name)
+    scales = {n: (s.numerator, s.denominator) for n, s in work.scales.items()}
+    draft = ig.IntGraph(work.populations, graph.output, graph.steps, graph.dt_s, scales)
+    return align(draft), work.saturations
+
+
+def align(graph: ig.IntGraph) -> ig.IntGraph:
+    """Return the graph with every projection's delay set so that all branches stay in step."""
+    aligned = {
+        name: replace(pop, projections=tuple(
+            replace(p, delay=graph.aligned_delay(name, p.source)) for p in pop.projections))
+        for name, pop in graph.populations.items()
+    }
+    return replace(graph, populations=aligned)
+
+
+def common_scale(scales: list[Fraction]) -> Fraction:
+    """Return the largest fraction of which every scale is an integer multiple."""
+    common = scales[0]
+    for s in scales[1:]:
+        common = Fraction(gcd(common.numerator * s.denominator, s.numerator * common.denominator),
+                          common.denominator * s.denominator)
+    return common
+
+
+def exact_fraction(factor: float) -> Fraction:
+    """Return the simple fraction a float stands for (1/9, 3/2), or its exact value."""
+    simple = Fraction(factor).limit_denominator(1 << 20)
+    return simple if abs(float(simple) - factor) <= 1e-14 * abs(factor) else Fraction(factor)
+
+
+class _Quantizer:
+    """Walks the lowered graph in order; ``values`` holds what each real node has become."""
+
+    def __init__(self, graph: SpikingGraph, arith: Arithmetic, bits: int) -> None:
+        self.graph, self.arith, self.bits = graph, arith, bits
+        self.values: dict[str, Value | Current] = {}
+        self.populations: dict[str, ig.Population] = {}
+        self.scales: dict[str, Fraction] = {}
+        self.saturations: dict[str, int] = {}
+
+    def visit(self, name: str) -> None:
+        node = self.graph.nodes[name]
+        handler = _HANDLERS.get(type(node))
+        if handler is None:
+            raise UnsupportedNode(f"{name}: {type(node).__name__} cannot be quantized")
+        self.values[name] = handler(self, name, node, [self.values[s] for s in
+                                                       self.graph.inputs[name]])
+
+    def put(self, name: str, population: ig.Population, scale: Fraction) -> Value:
+        self.populations[name], self.scales[name] = population, scale
+        return Value(name, scale)
+
+    def message(self, name: str, value: Value | Current) -> Value:
+        if isinstance(value, Current):
+            raise UnsupportedNode(f"{name}: reads synaptic currents, it needs spikes or graded "
+                                  "messages; put neurons (Lif) before it")
+        return value
+
+    def current(self, value: Value | Current) -> Current:
+        """Return a value as input of a neuron: messages get one synapse per neuron."""
+        if isinstance(value, Current):
+            return value
+
+        def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
+            return ig.IntIdentity(value.name, 0, int(weight.reshape(-1)[0]))
+
+        term = Term(value.name, np.array([float(value.scale)]), make)
+        return Current((term,), np.zeros(1))
+
+    def synapses(self, name: str, current: Current, threshold: float = 0.0
+                 ) -> tuple[float, tuple[ig.Projection, ...]]:
+        """Return (synaptic unit, projections) of a population; the unit is shared by all terms.
+
+        threshold: real threshold that must fit its mantissa in the same unit.
+        """
+        modes = [sign_mode(t.weight) for t in current.terms]
+        grids = []
+        for term, mode in zip(current.terms, modes, strict=True):
+            low, high = weight_levels(self.bits, mode)
+            step = weight_step(self.bits, mode, self.arith.weight_bits)
+            grids.append((step, low, high))
+        unit = max(
+            max(float(np.abs(t.weight).max(initial=0)) / (step * min(-low or high, high or -low))
+                for t, (step, low, high) in zip(current.terms, grids, strict=True)),
+            threshold / self.arith.threshold_max,
+        ) or 1.0
+        projections = []
+        for term, mode, (step, low, high) in zip(current.terms, modes, grids, strict=True):
+            level = np.rint(term.weight / (unit * step)).astype(np.int64)
+            clipped = np.clip(level, low, high)
+            self.count(name, int((clipped != level).sum()))
+            projections.append(term.make(clipped * step, self.bits, mode))
+        return unit, tuple(projections)
+
+    def count(self, name: str, clipped: int) -> None:
+        if clipped:
+            self.saturations[name] = self.saturations.get(name, 0) + clipped
+
+    def bias(self, name: str, real: np.ndarray, unit: float) -> tuple[np.ndarray, int]:
+        """Return (mantissa, exponent) of biases in 1/64 units, clipped and counted if too large."""
+        wanted = np.rint(real / unit * (1 << self.arith.input_shift)).astype(np.int64)
+        exponent = 0
+        while (np.abs(wanted).max(initial=0) >> exponent > self.arith.bias_max
+               and exponent < self.arith.bias_exponent_max):
+            exponent += 1
+        mantissa = np.rint(wanted / (1 << exponent)).astype(np.int64)
+        clipped = np.clip(mantissa, -self.arith.bias_max, self.arith.bias_max)
+        self.count(name, int((clipped != mantissa).sum()))
+        return clipped, exponent
+
+
+def _per_channel(bias: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a per-channel bias so that it broadcasts to (C, H, W) or (C,)."""
+    return bias if bias.size == 1 else bias.reshape(-1, *[1] * (len(shape) - 1))
+
+
+# --- one handler per node class --------------------------------------------------------------
+def _input(q: _Quantizer, name: str, node: rn.Input, x: list) -> Value:
+    return q.put(name, ig.IntInput(node.shape, (), node.max_count), Fraction(1))
+
+
+def _conv2d(q: _Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
+    value = q.message(name, x[0])
+
+    def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
+        return ig.IntConv2d(value.name, 0, weight, node.stride, node.padding, node.dilation,
+                            node.groups, bits, mode)
+
+    term = Term(value.name, node.weight * float(value.scale), make)
+    return Current((term,), np.zeros(1) if node.bias is None else node.bias)
+
+
+def _dense(q: _Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Current:
+    value = q.message(name, x[0])
+
+    def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
+        return ig.IntDense(value.name, 0, weight, bits, mode)
+
+    term = Term(value.name, node.weight * float(value.scale), make)
+    return Current((term,), np.zeros(1) if node.bias is None else node.bias)
+
+
+def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
+    d = q.graph.dt_s / node.tau_mem_s
+    if node.v_reset != node.v_leak:
+        raise UnsupportedNode(f"{name}: v_reset is {node.v_reset} and v_leak {node.v_leak}; the chip "
+                              "resets to rest, use equal values")
+    if not 0 < d <= 1:
+        raise UnsupportedNode(f"{name}: dt / tau_mem is {d:.4g}, needs 0 < dt / tau_mem <= 1")
+    current, shape = q.current(x[0]), q.graph.shapes[name]
+    real_threshold = (node.v_threshold - node.v_leak) / d
+    if real_threshold <= 0:
+        raise UnsupportedNode(f"{name}: v_threshold is {node.v_threshold}, it must lie above v_leak "
+                              f"({node.v_leak})")
+    unit, projections = q.synapses(name, current, real_threshold)
+    mantissa, exponent = q.bias(name, _per_channel(current.bias, shape), unit)
+    threshold = np.array([min(round(real_threshold / unit), q.arith.threshold_max)], np.int64)
+    decay_v = round(d * (1 << q.arith.decay_bits))
+    return q.put(name, ig.IntLif(shape, projections, mantissa, exponent, threshold,
+                                 (1 << q.arith.decay_bits) - 1, decay_v), Fraction(1))
+
+
+def _or_pool(q: _Quantizer, name: str, node: rn.OrPool2d, x: list) -> Value:
+    value = q.message(name, x[0])
+    pool = ig.IntPool(value.name, 0, node.kernel, node.stride, node.padding)
+    return q.put(name, ig.IntOr(q.graph.shapes[name], (pool,)), value.scale)
+
+
+def _add(q: _Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
+    if any(isinstance(v, Current) for v in x):  # several synaptic inputs of one neuron layer
+        parts = [q.current(v) for v in x]
+        return Current(tuple(t for p in parts for t in p.terms),
+                       np.sum(np.broadcast_arrays(*[p.bias for p in parts]), axis=0))
+    common = common_scale([v.scale for v in x])
+    projections = []
+    for v in x:
+        weight = int(v.scale / common)
+        if weight >= 1 << q.arith.weight_bits:
+            raise UnsupportedNode(f"{name}: adds values whose scales {[str(v.scale) for v in x]} "
+                                  f"need a synapse of {weight}, at most "
+                                  f"{(1 << q.arith.weight_bits) - 1}; use simpler factors")
+        projections.append(ig.IntIdentity(v.name, 0, weight))
+    return q.put(name, ig.IntSum(q.graph.shapes[name], tuple(projections)), common)
+
+
+def _scale(q: _Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current:
+    value = x[0]
+    if isinstance(value, Value):
+        return Value(value.name, value.scale * exact_fraction(node.factor))
+    terms = tuple(replace(t, weight=t.weight * node.factor) for t in value.terms)
+    return Current(terms, value.bias * node.factor)
+
+
+def _spatial_sum(q: _Quantizer, name: str, node: rn.SpatialSum, x: list) -> Value:
+    value = q.message(name, x[0])
+    projection = ig.IntSpatialSum(value.name, 0)
+    return q.put(name, ig.IntSum(q.graph.shapes[name], (projection,)), value.scale)
+
+
+def _flatten(q: _Quantizer, name: str, node: rn.Flatten, x: list) -> Value:
+    return q.message(name, x[0])  # neurons are numbered in C order already
+
+
+def _readout(q: _Quantizer, name: str, node: rn.Readout, x: list) -> Value:
+    unit, projections = q.synapses(name, _dense(q, name, node, x))
+    bias = np.rint(node.bias / unit).astype(np.int64)
+    scale = exact_fraction(unit) / q.graph.steps
+    return q.put(name, ig.IntReadout(q.graph.shapes[name], projections, bias), scale)
+
+
+_HANDLERS: dict[type, Callable[..., Value | Current]] = {
+    rn.Input: _input, rn.Conv2d: _conv2d, rn.Dense: _dense, rn.Lif: _lif, rn.OrPool2d: _or_pool,
+    rn.Add: _add, rn.Scale: _scale, rn.SpatialSum: _spatial_sum, rn.Flatten: _flatten,
+    rn.Readout: _readout,
+}

@@ -1,0 +1,85 @@
+"""The compiler's order of work, one literal list, every real-valued step checked by running it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuroav import hardware
+from neuroav.deployment import Deployment, Probe
+from neuroav.errors import DataError, ProfileError, StageError
+from neuroav.graph import SpikingGraph
+from neuroav.sim.real import forward
+from neuroav.stages import verify_graph, verify_integer
+from neuroav_export.passes.fold_norm import fold_norm
+from neuroav_export.passes.lower import lower
+from neuroav_export.passes.quantize import quantize
+from neuroav_export.trace import trace
+
+Pass = Callable[[SpikingGraph], SpikingGraph]
+
+PASSES: tuple[Pass, ...] = (
+    fold_norm,  # first: later passes expect every neuron to read synapses directly
+    lower,      # last real-valued step: only nodes that have a neuron or synapse are left
+)
+TOLERANCE = 1e-9  # of class scores in float64; a wrong pass is off by far more, rounding by 1e-13
+
+
+def compile_module(module: nn.Module, sample: Mapping[str, np.ndarray], *, target: str = "loihi2",
+                   bits: int = 8, classes: tuple[str, ...] = (), probe: Probe | None = None,
+                   provenance: Mapping[str, object] | None = None,
+                   max_count: int = 255) -> Deployment:
+    """Return the deployment of a trained module.
+
+    sample: event counts (samples, steps, *shape) by input name, in the order of forward's
+    arguments; it fixes shapes and steps and is what every pass is checked on. bits: weight width.
+    Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
+    """
+    profile = hardware.load_profile(target)
+    if profile.use != "deploy":
+        raise ProfileError(f"{profile.id}: is a cost-only profile, its arithmetic is not ours, so "
+                           "nothing can be exported for it; price a deployment with "
+                           f"`neuroav report --profile {profile.id}` instead")
+    _check_sample(sample)
+    twin = copy.deepcopy(module).double().eval()
+    frames = {n: np.moveaxis(np.asarray(v), 1, 0) for n, v in sample.items()}
+    graph = trace(twin, frames, max_count)
+    tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
+    with torch.no_grad():
+        expected = twin(*tensors.values())
+    check_scores(graph, tensors, expected, "trace")
+    for apply in PASSES:
+        graph = verify_graph(apply(graph))
+        check_scores(graph, tensors, expected, apply.__name__)
+    integer, saturations = quantize(graph, profile.arithmetic, bits)
+    verify_integer(integer, profile.arithmetic)
+    names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))
+    return Deployment(integer, graph, profile, names, saturations, dict(provenance or {}), probe)
+
+
+def _check_sample(sample: Mapping[str, np.ndarray]) -> None:
+    for name, value in sample.items():
+        value = np.asarray(value)
+        if value.ndim < 3 or 0 in value.shape:
+            raise DataError(f"sample {name!r}: shape is {value.shape}, needs (samples, steps, ...) "
+                            "with at least one of each")
+        if not np.isfinite(value).all():
+            raise DataError(f"sample {name!r}: holds NaN or infinite values")
+
+
+def check_scores(graph: SpikingGraph, inputs: Mapping[str, torch.Tensor], expected: torch.Tensor,
+                 step: str) -> None:
+    """Raise StageError unless the graph's output equals the module's class scores."""
+    with torch.no_grad():
+        found = forward(graph, inputs)[graph.output][0]
+    if not torch.isfinite(expected).all():
+        raise StageError(f"{step}: the module's class scores are NaN or infinite on the sample; "
+                         "train again or check the input")
+    worst = float((found - expected).abs().max())
+    if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise StageError(f"{step}: class scores differ from the module's by {worst:.3g}, allowed "
+                         f"{TOLERANCE:g}; this is a defect of the compiler, please report it")

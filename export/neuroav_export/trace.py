@@ -1,0 +1,203 @@
+"""PyTorch module -> SpikingGraph[traced], by torch.fx.
+
+The module works on time-first tensors (T, B, ...) and is built from the layers of
+``neuroav.models.layers`` and ``torch.nn``. Every module class has one converter in ``CONVERTERS``;
+anything else is an UnsupportedModule with its qualified name. Time constants become seconds here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from neuroav import nodes as rn
+from neuroav.errors import StageError, UnsupportedModule
+from neuroav.graph import SpikingGraph
+from neuroav.models import layers
+from neuroav.stages import output_shape, verify_graph
+
+_LEAVES = (layers.Lif, layers.PerStep, layers.Add, layers.SpatialMean, layers.Gain,
+           layers.TimeMean)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _array(value: torch.Tensor | None) -> np.ndarray | None:
+    return None if value is None else value.detach().cpu().to(torch.float64).numpy().copy()
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+# --- converters: module -> node, or None for a module that passes its input on ----------------
+def _conv2d(m: nn.Conv2d) -> rn.Conv2d:
+    if isinstance(m.padding, str) or m.padding_mode != "zeros":
+        raise UnsupportedModule(f"padding {m.padding!r} ({m.padding_mode}); use numbers and zeros")
+    return rn.Conv2d(_array(m.weight), _array(m.bias), _pair(m.stride), _pair(m.padding),
+                     _pair(m.dilation), m.groups)
+
+
+def _batch_norm(m: nn.BatchNorm2d) -> rn.BatchNorm:
+    if m.running_mean is None or m.running_var is None:
+        raise UnsupportedModule("batch norm without running statistics; train with "
+                                "track_running_stats=True")
+    inverse = 1.0 / np.sqrt(_array(m.running_var) + m.eps)
+    scale = inverse if m.weight is None else inverse * _array(m.weight)
+    shift = -_array(m.running_mean) * scale
+    return rn.BatchNorm(scale, shift if m.bias is None else shift + _array(m.bias))
+
+
+def _lif(m: layers.Lif) -> rn.Lif:
+    p = m.norse
+    return rn.Lif(tau_mem_s=1.0 / float(p.tau_mem_inv), v_threshold=float(p.v_th),
+                  v_reset=float(p.v_reset), v_leak=float(p.v_leak))
+
+
+def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
+    if _pair(m.dilation) != (1, 1) or m.ceil_mode or m.return_indices:
+        raise UnsupportedModule("max pooling with dilation, ceil_mode or indices")
+    return rn.MaxPool2d(_pair(m.kernel_size), _pair(m.stride or m.kernel_size), _pair(m.padding))
+
+
+CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
+    nn.Conv2d: _conv2d,
+    nn.BatchNorm2d: _batch_norm,
+    nn.Linear: lambda m: rn.Dense(_array(m.weight), _array(m.bias)),
+    nn.MaxPool2d: _max_pool,
+    nn.Flatten: lambda m: rn.Flatten(),
+    nn.Identity: lambda m: None,
+    nn.Dropout: lambda m: None,
+    layers.Lif: _lif,
+    layers.Add: lambda m: rn.Add(),
+    layers.SpatialMean: lambda m: rn.SpatialMean(),
+    layers.Gain: lambda m: rn.Scale(m.factor),
+    layers.TimeMean: lambda m: rn.TimeMean(),
+}
+FUNCTIONS = {operator.add, torch.add, operator.iadd}
+
+
+def trace(module: nn.Module, sample: Mapping[str, np.ndarray], max_count: int = 255) -> SpikingGraph:
+    """Return the traced graph of ``module`` in evaluation mode.
+
+    sample: event counts (T, B, *shape) by input name, in the order of forward's arguments.
+    Raises UnsupportedModule with the qualified name, StageError where shapes do not join.
+    """
+    graph = _Tracer().trace(module)
+    builder = _Builder(module, sample, max_count)
+    for node in graph.nodes:
+        builder.add(node)
+    return verify_graph(builder.finish())
+
+
+class _Builder:
+    """Collects nodes while walking the fx graph."""
+
+    def __init__(self, module: nn.Module, sample: Mapping[str, np.ndarray], max_count: int) -> None:
+        self.modules = dict(module.named_modules())
+        self.pending = list(sample.items())
+        self.steps = len(self.pending[0][1])
+        self.max_count = max_count
+        self.names: dict[fx.Node, str] = {}
+        self.nodes: dict[str, rn.Node] = {}
+        self.inputs: dict[str, tuple[str, ...]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dt_s: dict[str, float] = {}
+        self.output = ""
+
+    def add(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            self.names[node] = self._input(node)
+        elif node.op == "call_module":
+            self.names[node] = self._module(node)
+        elif node.op == "call_function" and node.target in FUNCTIONS:
+            self.names[node] = self._put(node.name, rn.Add(), self._sources(node, node.name))
+        elif node.op == "output":
+            if not isinstance(node.args[0], fx.Node):
+                raise UnsupportedModule("the module returns several values; return class scores only")
+            self.output = self.names[node.args[0]]
+        else:
+            raise UnsupportedModule(
+                f"{node.name}: {node.op} {getattr(node.target, '__name__', node.target)} in forward "
+                "cannot be traced; use the layers of neuroav.models.layers, e.g. Add, SpatialMean, "
+                "TimeMean, PerStep(...)"
+            )
+
+    def _input(self, node: fx.Node) -> str:
+        if not self.pending:
+            raise UnsupportedModule(f"forward takes an argument {node.name!r} that the sample "
+                                    "does not hold; give one entry per argument")
+        name, value = self.pending.pop(0)
+        return self._put(name, rn.Input(tuple(value.shape[2:]), self.max_count), ())
+
+    def _sources(self, node: fx.Node, where: str) -> tuple[str, ...]:
+        if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
+            raise UnsupportedModule(f"{where}: is called with constants or keywords; only tensors "
+                                    "can be traced")
+        return tuple(self.names[a] for a in node.args)  # type: ignore[index]
+
+    def _module(self, node: fx.Node) -> str:
+        target = str(node.target)
+        if target in self.nodes:
+            raise UnsupportedModule(f"{target}: is called twice; neurons and synapses on a chip "
+                                    "cannot be shared, make a second module")
+        sources = self._sources(node, target)
+        for qualified, name, module in self._leaves(target, target, self.modules[target]):
+            sources = (self._convert(qualified, name, module, sources),)
+        return sources[0]
+
+    def _leaves(self, qualified: str, name: str,
+                module: nn.Module) -> list[tuple[str, str, nn.Module]]:
+        """Return (qualified name, node name, module) inside PerStep and Sequential, in order.
+
+        The node's name leaves out PerStep's own ``.layer``.
+        """
+        if isinstance(module, layers.PerStep):
+            return self._leaves(f"{qualified}.layer", name, module.layer)
+        if isinstance(module, nn.Sequential):
+            return [leaf for child, m in module.named_children()
+                    for leaf in self._leaves(f"{qualified}.{child}", f"{name}.{child}", m)]
+        return [(qualified, name, module)]
+
+    def _convert(self, qualified: str, name: str, module: nn.Module,
+                 sources: tuple[str, ...]) -> str:
+        converter = CONVERTERS.get(type(module))
+        if converter is None:
+            allowed = ", ".join(sorted(c.__name__ for c in CONVERTERS))
+            raise UnsupportedModule(f"{qualified}: {type(module).__name__} cannot be compiled; "
+                                    f"supported are {allowed}, inside PerStep where stateless")
+        try:
+            node = converter(module)
+        except (UnsupportedModule, StageError) as error:
+            raise type(error)(f"{qualified}: {error}") from None
+        if node is None:
+            return sources[0]
+        if isinstance(module, layers.Lif):
+            self.dt_s[name] = module.parameters_.dt_s
+        return self._put(name, node, sources)
+
+    def _put(self, name: str, node: rn.Node, sources: tuple[str, ...]) -> str:
+        try:
+            shape = output_shape(node, [self.shapes[s] for s in sources])
+        except StageError as error:
+            raise StageError(f"{name}: {error}") from None
+        self.nodes[name], self.inputs[name], self.shapes[name] = node, sources, shape
+        return name
+
+    def finish(self) -> SpikingGraph:
+        if self.pending:
+            raise UnsupportedModule(f"the sample holds {self.pending[0][0]!r}, which forward does "
+                                    "not take")
+        if len(set(self.dt_s.values())) != 1:
+            raise UnsupportedModule(f"neuron layers need one common dt, found {self.dt_s or 'none'}")
+        dt_s = next(iter(self.dt_s.values()))
+        return SpikingGraph(self.nodes, self.inputs, self.shapes, self.output, dt_s, self.steps)

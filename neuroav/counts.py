@@ -1,0 +1,107 @@
+"""Event counts of a run: spikes, synaptic operations and neuron updates, by population and sample.
+
+These counts are what energy is computed from; they come from recorded outputs only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav.sim.trace import Trace
+
+SILENT, SATURATED = 0.001, 0.9
+
+# which energy coefficient prices a synaptic operation of each projection class
+SYNOP_KIND: dict[type, str] = {
+    ig.IntConv2d: "conv", ig.IntPool: "conv", ig.IntDense: "dense", ig.IntIdentity: "sparse",
+    ig.IntSpatialSum: "sparse",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Totals over ``samples`` samples of ``steps`` steps.
+
+    spikes: by population, messages sent per sample, int64 (samples,). A graded message counts once;
+    a readout sends none (its accumulators are read by the host).
+    synops: by receiving population and kind ('conv', 'dense', 'sparse'), per sample, (samples,).
+    updates: neuron updates per sample, by population (inputs have none).
+    rates: share of (neuron, step) places with a message.
+    """
+
+    samples: int
+    steps: int
+    spikes: dict[str, np.ndarray]
+    synops: dict[str, dict[str, np.ndarray]]
+    updates: dict[str, int]
+    rates: dict[str, float]
+
+    def spikes_per_sample(self) -> dict[str, float]:
+        """Mean messages per sample, by population."""
+        return {n: float(v.mean()) for n, v in self.spikes.items()}
+
+    def synops_per_sample(self) -> dict[str, float]:
+        """Mean synaptic operations per sample, by receiving population."""
+        return {n: float(sum((v.mean() for v in kinds.values()), 0.0))
+                for n, kinds in self.synops.items()}
+
+
+class Counter:
+    """Takes in traces and gives Counts."""
+
+    def __init__(self, graph: ig.IntGraph) -> None:
+        self._graph = graph
+        self._spikes: dict[str, list[np.ndarray]] = {n: [] for n in graph.order}
+        self._synops: dict[tuple[str, str], list[np.ndarray]] = {}
+        self._fans = [
+            (p.source, name, SYNOP_KIND[type(p)],
+             ig.fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1))
+            for name, pop in graph.populations.items() for p in pop.projections
+        ]
+
+    def add(self, trace: Trace) -> None:
+        """Count the events of a trace."""
+        sent = {}
+        for name, pop in self._graph.populations.items():
+            if isinstance(pop, ig.IntReadout):
+                sent[name] = np.zeros((trace.samples, pop.neurons), np.int64)
+            else:
+                active = trace.outputs[name] != 0
+                sent[name] = active.sum(axis=1, dtype=np.int64).reshape(trace.samples, -1)
+            self._spikes[name].append(sent[name].sum(axis=1))
+        chunk: dict[tuple[str, str], np.ndarray] = {}
+        for source, target, kind, fan in self._fans:
+            key = (target, kind)
+            chunk[key] = chunk.get(key, 0) + sent[source] @ fan
+        for key, value in chunk.items():
+            self._synops.setdefault(key, []).append(value)
+
+    def counts(self) -> Counts:
+        """Return the totals so far."""
+        graph = self._graph
+        spikes = {n: np.concatenate(v) if v else np.zeros(0, np.int64)
+                  for n, v in self._spikes.items()}
+        synops: dict[str, dict[str, np.ndarray]] = {n: {} for n in graph.order}
+        for (name, kind), parts in self._synops.items():
+            synops[name][kind] = np.concatenate(parts)
+        pops = graph.populations
+        return Counts(
+            samples=len(next(iter(spikes.values()))), steps=graph.steps, spikes=spikes,
+            synops=synops,
+            updates={n: 0 if n in graph.inputs else pops[n].neurons * graph.steps
+                     for n in graph.order},
+            rates={n: float(v.mean()) / (pops[n].neurons * graph.steps) if len(v) else 0.0
+                   for n, v in spikes.items()},
+        )
+
+
+def silent_and_saturated(graph: ig.IntGraph, rates: dict[str, float]) -> tuple[list[str], list[str]]:
+    """Return names with rate < 0.1 % (any sender) and > 90 % (spiking populations)."""
+    silent = [n for n in graph.order
+              if not isinstance(graph.populations[n], ig.IntReadout) and rates[n] < SILENT]
+    saturated = [n for n in graph.order
+                 if isinstance(graph.populations[n], ig.SPIKING_CLASSES) and rates[n] > SATURATED]
+    return silent, saturated

@@ -1,0 +1,206 @@
+"""Batched exact integers: the reference's results for whole test sets, in torch.
+
+Synaptic sums are floating-point products of integers. A bound computed from the weights and the
+largest message proves every partial sum exact: float32 below 2^24, float64 below 2^53, else the
+layer is refused. Convolutions run by direct summation on CPU (oneDNN's direct algorithm, no
+Winograd or FFT), so partial sums are sums of the same integers in another order. Neuron states are
+integers held in float64 (products with 12-bit decays stay below 2^53), or in float32 where the decay
+is a power of two and the same bound keeps every state below 2^24. Ranges that the bound proves safe
+are not checked again at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import frexp
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav.deployment import Deployment, check_inputs
+from neuroav.errors import OutOfRange, UnsupportedNode
+from neuroav.fixed import Arithmetic
+from neuroav.sim.real import import_torch
+from neuroav.sim.trace import Progress, Trace, batches
+
+if TYPE_CHECKING:
+    import torch
+
+
+def run(deployment: Deployment, inputs: Mapping[str, np.ndarray], *, batch: int = 64,
+        states: bool = False, progress: Progress | None = None) -> Iterator[Trace]:
+    """Yield a Trace per batch of samples; equal to ``reference.run`` bit for bit.
+
+    inputs: event counts (samples, steps, *shape) by input name. states: also record the membrane
+    voltage of every IntLif. Raises OutOfRange, DataError, MissingDependency.
+    """
+    torch = import_torch()
+    graph, arith = deployment.integer, deployment.profile.arithmetic
+    checked = check_inputs(graph, inputs)
+    largest = {n: int(v.max(initial=0)) for n, v in checked.items()}
+    layers = {n: _layer(graph, n, arith) for n in graph.order if n not in graph.inputs}
+    total = len(next(iter(checked.values())))
+    for first, part in batches(checked, batch):
+        with torch.inference_mode():
+            outputs, voltages = _run_batch(graph, layers, part, largest, states)
+        yield Trace(first, outputs, voltages)
+        if progress:
+            progress(min(first + batch, total), total)
+
+
+def _run_batch(graph: ig.IntGraph, layers: dict[str, _Layer], part: Mapping[str, np.ndarray],
+               largest: Mapping[str, int], states: bool):
+    """Return outputs and voltages (B, T, *shape) int32; layer by layer, all steps at once."""
+    torch = import_torch()
+    values: dict[str, torch.Tensor] = {}
+    top, voltages = dict(largest), {}
+    for name in graph.order:
+        if name in part:
+            values[name] = torch.from_numpy(np.moveaxis(part[name], 1, 0).astype(np.float32))
+            continue
+        layer = layers[name]
+        bound = layer.bound(top)
+        values[name], voltage = layer.neurons(layer.current(values, bound), bound, states)
+        top[name] = int(values[name].abs().max())
+        if voltage is not None:
+            voltages[name] = _record(voltage)
+    return {n: _record(v) for n, v in values.items()}, voltages
+
+
+def _record(value: torch.Tensor) -> np.ndarray:
+    return np.moveaxis(value.to(import_torch().int32).numpy(), 0, 1)
+
+
+class _Layer:
+    """One population: its synapses as float kernels and its neuron update over all steps."""
+
+    def __init__(self, name: str, pop: ig.Population, arith: Arithmetic,
+                 synapses: list[_Synapses]) -> None:
+        self.name, self.pop, self.arith, self.synapses = name, pop, arith, synapses
+
+    def bound(self, top: Mapping[str, int]) -> int:
+        """Return the largest possible |synaptic sum|, from weights and each source's largest message."""
+        return sum(s.gain * top[s.source] for s in self.synapses)
+
+    def current(self, values: Mapping[str, torch.Tensor], bound: int) -> torch.Tensor:
+        """Return the synaptic sum of every step, (T, B, *shape) float32 or float64."""
+        torch = import_torch()
+        if bound >= 1 << 53:
+            raise OutOfRange(f"{self.name}: synaptic sums up to {bound} cannot be held exactly")
+        dtype = torch.float32 if bound < 1 << 24 else torch.float64
+        total = None
+        for synapses in self.synapses:
+            part = synapses.apply(values[synapses.source].to(dtype))
+            total = part if total is None else total + part
+        return total
+
+    def neurons(self, a: torch.Tensor, bound: int, states: bool):
+        """Return (output, voltage or None) of all steps for the synaptic sums ``a``."""
+        if isinstance(self.pop, ig.IntLif):
+            return self._lif(a, bound, states)
+        payload = (1 << (self.arith.payload_bits - 1)) - 1
+        if isinstance(self.pop, ig.IntOr):
+            self._check(a, bound, self.arith.sum_max, "the synaptic sum")
+            return (a > 0).to(import_torch().float32), None
+        if isinstance(self.pop, ig.IntSum):
+            return self._check(a, bound, payload, "the graded message"), None
+        assert isinstance(self.pop, ig.IntReadout)
+        bias = import_torch().from_numpy(self.pop.bias.astype(np.float64))
+        v = (a.to(bias.dtype) + bias).cumsum(0)
+        bound = len(a) * (bound + int(np.abs(self.pop.bias).max(initial=0)))
+        return self._check(v, bound, payload, "the readout accumulator"), None
+
+    def _check(self, x: torch.Tensor, bound: float, limit: int, what: str) -> torch.Tensor:
+        """Return x; OutOfRange if it leaves -limit..limit (looked at only where bound allows that)."""
+        if bound <= limit:
+            return x
+        low, high = (int(v) for v in x.aminmax())
+        if low < -limit or high > limit:
+            raise OutOfRange(
+                f"{self.name}: {what} reached {low if low < -limit else high}, the register holds "
+                f"-{limit}..{limit}; use fewer weight bits or smaller input counts for this layer"
+            )
+        return x
+
+    def _lif(self, a: torch.Tensor, bound: int, states: bool):
+        """Integer LIF over all steps: ``fixed.lif_step`` on whole numbers in floating point."""
+        torch = import_torch()
+        pop, arith = self.pop, self.arith
+        assert isinstance(pop, ig.IntLif)
+        one, shift = 1 << arith.decay_bits, 1 << arith.input_shift
+        keep_u, keep_v = (one - pop.decay_u - 1) / one, (one - pop.decay_v) / one
+        bias = pop.bias_mantissa << pop.bias_exponent
+        bound_u = _geometric(bound * shift, keep_u, len(a))
+        bound_v = _geometric(bound_u + int(np.abs(bias).max(initial=0)), keep_v, len(a))
+        simple = all(k == 0 or frexp(k)[0] == 0.5 for k in (keep_u, keep_v))
+        dtype = torch.float32 if simple and bound_v < 1 << 24 else torch.float64
+        limit_u = (1 << (arith.current_bits - 1)) - 1
+        limit_v = (1 << (arith.voltage_bits - 1)) - 1
+        b = torch.from_numpy(bias).to(dtype)
+        threshold = torch.from_numpy(pop.threshold * shift).to(dtype)
+        u = torch.zeros(a.shape[1:], dtype=dtype)
+        v = torch.zeros_like(u)
+        spikes = torch.empty(a.shape, dtype=torch.float32)
+        voltages = torch.empty(a.shape, dtype=dtype) if states else None
+        for t in range(len(a)):
+            u.mul_(keep_u).trunc_().add_(a[t], alpha=shift)
+            self._check(u, bound_u, limit_u, "the synaptic current")
+            v.mul_(keep_v).trunc_().add_(u).add_(b)
+            self._check(v, bound_v, limit_v, "the membrane voltage")
+            torch.gt(v, threshold, out=spikes[t])
+            v.mul_(1 - spikes[t])
+            if voltages is not None:
+                voltages[t] = v
+        return spikes, voltages
+
+
+def _geometric(largest: float, keep: float, steps: int) -> float:
+    """Return a bound on |x| after ``steps`` of x' = keep * x + y with |y| <= largest."""
+    return largest * min(steps, 1 / (1 - keep) if keep < 1 else steps)
+
+
+class _Synapses:
+    """One projection: how to apply it, and the largest sum of |weight| any target receives."""
+
+    def __init__(self, p: ig.Projection, source: tuple[int, ...], target: tuple[int, ...]) -> None:
+        self.projection, self.source, self.target = p, p.source, target
+        self.kernel, self.gain = self._prepare(p, source)
+
+    @staticmethod
+    def _prepare(p: ig.Projection, source: tuple[int, ...]):
+        torch = import_torch()
+        if isinstance(p, (ig.IntConv2d, ig.IntDense)):
+            gain = int(np.abs(p.weight).sum(axis=tuple(range(1, p.weight.ndim))).max(initial=0))
+            return torch.from_numpy(p.weight.astype(np.float64)), gain
+        if isinstance(p, ig.IntPool):
+            return None, p.kernel[0] * p.kernel[1]
+        if isinstance(p, ig.IntSpatialSum):
+            return None, source[1] * source[2]
+        if isinstance(p, ig.IntIdentity):
+            return None, abs(p.weight)
+        raise UnsupportedNode(f"the fast executor cannot run {type(p).__name__} from {p.source}")
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the synaptic sums (T, B, *target) of messages (T, B, *source)."""
+        p = self.projection
+        if isinstance(p, ig.IntDense):
+            return x.flatten(2) @ self.kernel.to(x.dtype).T
+        if isinstance(p, ig.IntIdentity):
+            return x if p.weight == 1 else x * p.weight
+        if isinstance(p, ig.IntSpatialSum):
+            return x.sum(dim=(-2, -1))
+        functional, flat = import_torch().nn.functional, x.flatten(0, 1)
+        if isinstance(p, ig.IntPool):  # a divisor of 1 makes the average a sum
+            y = functional.avg_pool2d(flat, p.kernel, p.stride, p.padding, divisor_override=1)
+        else:
+            assert isinstance(p, ig.IntConv2d)
+            y = functional.conv2d(flat, self.kernel.to(x.dtype), None, p.stride, p.padding,
+                                  p.dilation, p.groups)
+        return y.unflatten(0, x.shape[:2])
+
+
+def _layer(graph: ig.IntGraph, name: str, arith: Arithmetic) -> _Layer:
+    pop = graph.populations[name]
+    synapses = [_Synapses(p, graph.populations[p.source].shape, pop.shape) for p in pop.projections]
+    return _Layer(name, pop, arith, synapses)

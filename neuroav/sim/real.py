@@ -1,0 +1,155 @@
+"""Run the real-valued graph: the meaning of every node of ``neuroav.nodes``, in float64 torch.
+
+The same operations in the same order as Norse and ``torch.nn`` use, so a traced network gives the
+spikes of the module it came from. Also the 'float' side of every report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import singledispatch
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neuroav import nodes as rn
+from neuroav.errors import MissingDependency, UnsupportedNode
+from neuroav.graph import SpikingGraph
+from neuroav.sim.trace import Progress, Trace, batches
+
+if TYPE_CHECKING:
+    import torch
+
+
+def import_torch():
+    """Return torch; MissingDependency with the line that installs it."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependency(
+            "PyTorch is not installed; the real-valued and the fast executors need it: "
+            "pip install 'neuroav[train]' (or use --backend reference)"
+        ) from None
+    return torch
+
+
+def run(graph: SpikingGraph, inputs: Mapping[str, np.ndarray], *, batch: int = 64,
+        progress: Progress | None = None) -> Iterator[Trace]:
+    """Yield Traces with the output of every node, float32 (samples, steps, *shape).
+
+    inputs: event counts (samples, steps, *shape). A node after a mean over time has one step.
+    """
+    torch = import_torch()
+    total = len(next(iter(inputs.values())))
+    for first, part in batches(inputs, batch):
+        with torch.no_grad():
+            values = forward(graph, {n: torch.from_numpy(np.moveaxis(v, 1, 0).astype(np.float64))
+                                     for n, v in part.items()})
+        yield Trace(first, {n: np.moveaxis(v.to(torch.float32).numpy(), 0, 1)
+                            for n, v in values.items()})
+        if progress:
+            progress(min(first + batch, total), total)
+
+
+def forward(graph: SpikingGraph, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the value of every node, (T, B, *shape); (1, B, *shape) after a mean over time."""
+    values: dict[str, torch.Tensor] = {}
+    for name in graph.order:
+        node = graph.nodes[name]
+        if isinstance(node, rn.Input):
+            values[name] = inputs[name]
+        else:
+            values[name] = evaluate(node, [values[s] for s in graph.inputs[name]], graph.dt_s)
+    return values
+
+
+@singledispatch
+def evaluate(node: object, x: list[torch.Tensor], dt_s: float) -> torch.Tensor:
+    """Return the node's output (T, B, *shape) for its inputs."""
+    raise UnsupportedNode(f"{type(node).__name__} has no real-valued meaning")
+
+
+def _tensor(array: np.ndarray | None, like: torch.Tensor) -> torch.Tensor | None:
+    torch = import_torch()
+    return None if array is None else torch.from_numpy(array).to(like.dtype)
+
+
+def _per_step(function, x: torch.Tensor) -> torch.Tensor:
+    return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+@evaluate.register
+def _(node: rn.Conv2d, x, dt_s):
+    conv = import_torch().nn.functional.conv2d
+    weight, bias = _tensor(node.weight, x[0]), _tensor(node.bias, x[0])
+    return _per_step(lambda y: conv(y, weight, bias, node.stride, node.padding, node.dilation,
+                                    node.groups), x[0])
+
+
+@evaluate.register
+def _(node: rn.Dense, x, dt_s):
+    linear = import_torch().nn.functional.linear
+    return linear(x[0].flatten(2), _tensor(node.weight, x[0]), _tensor(node.bias, x[0]))
+
+
+@evaluate.register
+def _(node: rn.Readout, x, dt_s):
+    linear = import_torch().nn.functional.linear
+    scores = linear(x[0].flatten(2), _tensor(node.weight, x[0]), _tensor(node.bias, x[0]))
+    return scores.mean(0, keepdim=True)
+
+
+@evaluate.register
+def _(node: rn.BatchNorm, x, dt_s):
+    shape = (1, 1, -1) + (1,) * (x[0].ndim - 3)
+    return (x[0] * _tensor(node.scale, x[0]).reshape(shape)
+            + _tensor(node.shift, x[0]).reshape(shape))
+
+
+@evaluate.register
+def _(node: rn.Lif, x, dt_s):
+    torch = import_torch()
+    v = torch.full_like(x[0][0], node.v_leak)
+    spikes = torch.empty_like(x[0])
+    for t, current in enumerate(x[0]):
+        v = v + dt_s * (1.0 / node.tau_mem_s) * (current + node.v_leak - v)
+        spikes[t] = v > node.v_threshold
+        v = (1 - spikes[t]) * v + spikes[t] * node.v_reset
+    return spikes
+
+
+@evaluate.register(rn.MaxPool2d)
+@evaluate.register(rn.OrPool2d)
+def _(node, x, dt_s):
+    pool = import_torch().nn.functional.max_pool2d
+    return _per_step(lambda y: pool(y, node.kernel, node.stride, node.padding), x[0])
+
+
+@evaluate.register
+def _(node: rn.Add, x, dt_s):
+    return sum(x[1:], x[0])
+
+
+@evaluate.register
+def _(node: rn.Scale, x, dt_s):
+    return x[0] * node.factor
+
+
+@evaluate.register
+def _(node: rn.SpatialMean, x, dt_s):
+    return x[0].mean(dim=(-2, -1))
+
+
+@evaluate.register
+def _(node: rn.SpatialSum, x, dt_s):
+    return x[0].sum(dim=(-2, -1))
+
+
+@evaluate.register
+def _(node: rn.Flatten, x, dt_s):
+    return x[0].flatten(2)
+
+
+@evaluate.register
+def _(node: rn.TimeMean, x, dt_s):
+    return x[0].mean(0, keepdim=True)

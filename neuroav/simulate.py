@@ -1,0 +1,185 @@
+"""Run a FILE.nav on a split of its data with one executor, and sum up what happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroav import navfile
+from neuroav.counts import Counter, Counts
+from neuroav.deployment import Deployment
+from neuroav.errors import ConfigError, DataError, unknown_name
+from neuroav.recordfile import open_record
+from neuroav.sim.trace import Executor, SpikeDigest, Trace
+
+Progress = Callable[[str, int, int], None]
+SHIPPED = "shipped:"
+PROBE = "probe"
+
+
+def _reference() -> Executor:
+    from neuroav.sim import reference
+
+    return reference.run
+
+
+def _fast() -> Executor:
+    from neuroav.sim import fast
+
+    return fast.run
+
+
+def _lava() -> Executor:
+    from neuroav.sim import lava
+
+    return lava.run
+
+
+BACKENDS: dict[str, Callable[[], Executor]] = {
+    "reference": _reference, "fast": _fast, "lava": _lava,
+}
+
+
+def executor(backend: str) -> Callable[..., Iterator[Trace]]:
+    """Return the run function of a backend; ConfigError for an unknown name."""
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS, ConfigError)
+    return BACKENDS[backend]()
+
+
+def resolve_deployment(name: str | Path) -> Path:
+    """Return the path of a deployment; ``shipped:tiny.nav`` names one inside the package."""
+    text = str(name)
+    if not text.startswith(SHIPPED):
+        return Path(name)
+    folder = Path(str(resources.files("neuroav") / "shipped"))
+    names = sorted(p.name for p in folder.glob("*.nav"))
+    if text[len(SHIPPED):] not in names:
+        raise unknown_name("shipped deployment", text[len(SHIPPED):], names, ConfigError)
+    return folder / text[len(SHIPPED):]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs and labels of the first samples of a split; ``source`` gives raw events for plots."""
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    split: str
+    source: Any = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_samples(deployment: Deployment, *, split: str | None, samples: int | None, cache_dir: Path,
+                 data_root: Path | None = None, progress: Progress | None = None) -> Samples:
+    """Return the first ``samples`` samples of a split of the data the network was trained on.
+
+    split: 'train', 'val', 'test', or 'probe' for the samples inside the file; None means 'test', or
+    'probe' for a file that names no data set. DataError where data or hash do not fit.
+    """
+    run = deployment.provenance.get("run")
+    split = split or ("test" if run else PROBE)
+    if samples is not None and samples < 1:
+        raise ConfigError(f"samples is {samples}, needs at least 1")
+    if split == PROBE:
+        return _probe_samples(deployment, samples)
+    if not isinstance(run, dict):
+        raise DataError(f"the file names no data set, so it has no split {split!r}; use "
+                        f"--split {PROBE}")
+    from neuroav.data import FrameSpec, load
+
+    config = run["data"]
+    data = load(config["name"], preset=config["preset"], data_seed=config["seed"],
+                cache_dir=cache_dir, data_root=data_root, progress=progress,
+                spec=FrameSpec(steps=config["steps"], visual_size=config["visual_size"]))
+    if data.content_hash != deployment.provenance["data_hash"]:
+        raise DataError(f"{data.name}: its content hash is {data.content_hash[:12]}..., the network "
+                        f"was trained on {str(deployment.provenance['data_hash'])[:12]}...; prepare "
+                        "the data with the version that trained it, or train again")
+    part = data.split(split)
+    count = len(part) if samples is None else min(samples, len(part))
+    frames = part.frames(np.arange(count))
+    inputs = {n: getattr(frames, n) for n in deployment.integer.inputs}
+    return Samples(inputs, frames.labels, split, part)
+
+
+def _probe_samples(deployment: Deployment, samples: int | None) -> Samples:
+    probe = deployment.probe
+    if probe is None:
+        raise DataError("the file carries no probe samples; choose a split of its data set")
+    count = len(probe.labels) if samples is None else min(samples, len(probe.labels))
+    return Samples({n: v[:count] for n, v in probe.inputs.items()}, probe.labels[:count], PROBE)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run gave: class scores (samples, classes) int64, counts, digest, seconds."""
+
+    scores: np.ndarray
+    counts: Counts
+    digest: str
+    seconds: float
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Class with the highest score, the first of equals; int64 (samples,)."""
+        return self.scores.argmax(axis=1)
+
+
+def run_backend(deployment: Deployment, samples: Samples, backend: str, *, batch: int | None = None,
+                record: Path | None = None, states: bool = False,
+                progress: Progress | None = None) -> Outcome:
+    """Run one executor over all samples in chunks and return the outcome."""
+    run, graph = executor(backend), deployment.integer
+    counter, digest, scores = Counter(graph), SpikeDigest(graph), []
+    options: dict[str, Any] = {} if batch is None else {"batch": batch}
+    if progress:
+        options["progress"] = lambda done, total: progress(f"simulating ({backend})", done, total)
+    target = (open_record(record, {"backend": backend, "deployment_hash": deployment.content_hash})
+              if record else nullcontext())
+    start = time.perf_counter()
+    with target as writer:
+        for trace in run(deployment, samples.inputs, states=states, **options):
+            counter.add(trace)
+            digest.add(trace)
+            scores.append(trace.outputs[graph.output][:, -1].astype(np.int64))
+            if writer:
+                writer.add(trace)
+        outcome = Outcome(np.concatenate(scores), counter.counts(), digest.hexdigest(),
+                          time.perf_counter() - start)
+        if writer:
+            writer.finish(outcome.counts, outcome.predictions, samples.labels, outcome.digest)
+    return outcome
+
+
+def simulate(path: str | Path, *, backend: str = "fast", samples: int | None = None,
+             split: str | None = None, batch: int | None = None, record: Path | None = None,
+             cache_dir: Path, data_root: Path | None = None,
+             progress: Progress | None = None) -> dict[str, Any]:
+    """Return the summary of a run; keys as docs/file-format.md lists for ``simulate --json``."""
+    executor(backend)
+    if batch is not None and batch < 1:
+        raise ConfigError(f"batch is {batch}, needs at least 1")
+    deployment = navfile.load(resolve_deployment(path))
+    data = load_samples(deployment, split=split, samples=samples, cache_dir=cache_dir,
+                        data_root=data_root, progress=progress)
+    outcome = run_backend(deployment, data, backend, batch=batch, record=record, progress=progress)
+    correct = outcome.predictions == data.labels
+    return {
+        "backend": backend, "split": data.split, "samples": len(data),
+        "steps_per_sample": deployment.integer.steps, "accuracy": float(correct.mean()),
+        "predictions": outcome.predictions.tolist(),
+        "spikes_per_sample": outcome.counts.spikes_per_sample(),
+        "synops_per_sample": outcome.counts.synops_per_sample(),
+        "seconds": outcome.seconds, "samples_per_second": len(data) / outcome.seconds,
+        "spike_digest": outcome.digest,
+    }

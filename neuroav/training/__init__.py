@@ -1,0 +1,1 @@
+"""Configuration, training loop and evaluation of float networks."""

@@ -1,0 +1,80 @@
+"""A run folder's files: weights as safetensors, ``last.ckpt`` read weights-only, all written whole."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from neuroav.errors import FileFormatError
+from neuroav.files import written_whole
+
+WEIGHTS, LAST, CONFIG, METRICS = "model.safetensors", "last.ckpt", "config.toml", "metrics.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the model's parameters and buffers as safetensors."""
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    with written_whole(path) as temporary:
+        save_file(state, temporary)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill ``model`` from a safetensors file whose names and shapes match exactly.
+
+    FileFormatError lists every missing, left-over or misshapen name, and NaN or infinite values.
+    """
+    if not Path(path).is_file():
+        raise FileFormatError(f"{path}: no such file; a finished `neuroav train` writes it")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: not a safetensors file ({error}); train again") from None
+    expected = model.state_dict()
+    problems = [f"missing {n}" for n in expected if n not in state]
+    problems += [f"left over {n}" for n in state if n not in expected]
+    problems += [
+        f"{n} has shape {tuple(state[n].shape)}, the model needs {tuple(v.shape)}"
+        for n, v in expected.items() if n in state and state[n].shape != v.shape
+    ]
+    problems += [f"{n} holds NaN or infinite values" for n, v in state.items()
+                 if v.is_floating_point() and not torch.isfinite(v).all()]
+    if problems:
+        raise FileFormatError(f"{path}: does not fit the model: " + "; ".join(sorted(problems)))
+    model.load_state_dict(state)
+
+
+def save_last(path: Path, state: Mapping[str, Any]) -> None:
+    """Write everything a resumed run needs (tensors and plain values only)."""
+    with written_whole(path) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def load_last(path: Path) -> dict[str, Any]:
+    """Return what ``save_last`` wrote, read weights-only; FileFormatError if it is anything else."""
+    if not path.is_file():
+        raise FileFormatError(f"{path}: no such file, nothing to resume; train without --resume")
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileFormatError(f"{path}: refused ({reason}); only tensors and plain values are read; "
+                              "train again into another folder") from None

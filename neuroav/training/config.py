@@ -1,0 +1,141 @@
+"""One run's configuration: everything needed to rebuild a model, its data and its training.
+
+Stored as ``RUN/config.toml``. Values come from defaults, then a file, then ``--set key=value``;
+an unknown key or a bad value is a ConfigError with near matches.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from neuroav.errors import ConfigError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Which data, and how events become frames."""
+
+    name: str = "av-digits"
+    preset: str = "default"
+    seed: int = Field(0, ge=0)
+    steps: int = Field(8, ge=1, le=64)
+    visual_size: int = Field(16, ge=4, le=128)
+    augment: bool = True
+
+
+class ModelConfig(_Section):
+    """Which network, its sizes and its neurons."""
+
+    name: str = "add"
+    embed_dim: int = Field(32, ge=2, multiple_of=2)
+    mlp_ratio: int = Field(4, ge=1)
+    readout_gain: float = Field(10.0, gt=0)
+    tau_mem_s: float = Field(2e-3, gt=0)
+    dt_s: float = Field(1e-3, gt=0)
+    v_threshold: float = Field(1.0, gt=0)
+    surrogate: Literal["super", "tanh", "triangle", "heavi_erfc", "logistic", "circ"] = "tanh"
+    surrogate_alpha: float = Field(2.0, gt=0)
+    detach_reset: bool = False
+
+
+class TrainConfig(_Section):
+    """How to train."""
+
+    epochs: int = Field(12, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(5e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+    threads: int = Field(2, ge=1)
+
+
+class RunConfig(_Section):
+    """All sections. ``schema`` is the version of this layout."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def load_config(*, model: str | None = None, data: str | None = None, file: Path | None = None,
+                overrides: Mapping[str, str] | None = None) -> RunConfig:
+    """Return the configuration of a run; ConfigError names file, key, found and allowed.
+
+    overrides: dotted key -> text, e.g. {"train.epochs": "3"}; the text is read as a TOML value, and
+    as a plain string where that fails.
+    """
+    tree: dict[str, Any] = _read(file) if file else {}
+    if model is not None:
+        tree.setdefault("model", {})["name"] = model
+    if data is not None:
+        tree.setdefault("data", {})["name"] = data
+    for key, text in (overrides or {}).items():
+        section, _, name = key.partition(".")
+        _check_key(section, name, key)
+        tree.setdefault(section, {})[name] = _value(text)
+    return _validate(tree, str(file) if file else "configuration")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not a TOML file: {error}") from None
+
+
+def _check_key(section: str, name: str, key: str) -> None:
+    known = {f"{s}.{n}" for s, f in RunConfig.model_fields.items() if s != "schema_version"
+             for n in f.annotation.model_fields}  # type: ignore[union-attr]
+    if f"{section}.{name}" not in known:
+        raise unknown_name("configuration key", key, known, ConfigError)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(tree: dict[str, Any], where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {str(e['input'])[:60]!r}"
+            for e in error.errors()
+        )
+        raise ConfigError(f"{where}: {problems}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the configuration as TOML text that ``load_config`` reads back to the same value."""
+    return tomli_w.dumps(config.model_dump(by_alias=True))
+
+
+def load_run_config(run: Path) -> RunConfig:
+    """Return the configuration stored in a run folder."""
+    path = Path(run) / "config.toml"
+    if not path.is_file():
+        raise ConfigError(f"{run}: holds no config.toml, so it is no run folder; "
+                          "make one with `neuroav train --model add --data av-digits --out RUN`")
+    return _validate(_read(path), str(path))

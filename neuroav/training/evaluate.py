@@ -1,0 +1,60 @@
+"""Accuracy, loss and confusion of a float model on one split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from neuroav.models import build_model
+from neuroav.training.batches import input_shapes, iterate, load_data
+from neuroav.training.checkpoint import WEIGHTS, load_weights
+from neuroav.training.config import RunConfig, load_run_config
+
+if TYPE_CHECKING:
+    from neuroav.data import AVData, Frames
+
+
+def score(model: nn.Module, frames: Frames, classes: int, batch_size: int = 128) -> dict[str, Any]:
+    """Return samples, accuracy (fraction), loss (nats, no smoothing), confusion [label][predicted]."""
+    accuracy = MulticlassAccuracy(classes, average="micro")
+    confusion = MulticlassConfusionMatrix(classes)
+    loss, model_was_training = 0.0, model.training
+    model.eval()
+    with torch.no_grad():
+        for inputs, labels in iterate(frames, model.inputs, batch_size):  # type: ignore[arg-type]
+            logits = model(*inputs)
+            accuracy.update(logits, labels)
+            confusion.update(logits, labels)
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
+    model.train(model_was_training)
+    samples = len(frames.labels)
+    return {"samples": samples, "accuracy": float(accuracy.compute()), "loss": loss / samples,
+            "confusion": confusion.compute().tolist()}
+
+
+def load_run(run: Path, *, cache_dir: Path, data_root: Path | None = None,
+             progress: Any = None) -> tuple[nn.Module, AVData, RunConfig]:
+    """Return the trained model of a run folder (evaluation mode), its data and configuration."""
+    config = load_run_config(run)
+    data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
+    model = build_model(config.model, input_shapes(data.split("val").frames(np.arange(1))),
+                        len(data.classes))
+    load_weights(model, Path(run) / WEIGHTS)
+    return model.eval(), data, config
+
+
+def evaluate(run: Path, *, split: str = "test", samples: int | None = None, cache_dir: Path,
+             data_root: Path | None = None, progress: Any = None) -> dict[str, Any]:
+    """Return ``score`` of a run's best weights on the first ``samples`` samples of a split."""
+    model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root,
+                                   progress=progress)
+    torch.set_num_threads(config.train.threads)
+    part = data.split(split)
+    count = len(part) if samples is None else min(samples, len(part))
+    return score(model, part.frames(np.arange(count)), len(data.classes))
