@@ -16,7 +16,10 @@ SILENT, SATURATED = 0.001, 0.9
 
 # which energy coefficient prices a synaptic operation of each projection class
 SYNOP_KIND: dict[type, str] = {
-    ig.IntConv2d: "conv", ig.IntPool: "conv", ig.IntDense: "dense", ig.IntIdentity: "sparse",
+    ig.IntConv2d: "conv",
+    ig.IntPool: "conv",
+    ig.IntDense: "dense",
+    ig.IntIdentity: "sparse",
     ig.IntSpatialSum: "sparse",
 }
 
@@ -45,8 +48,10 @@ class Counts:
 
     def synops_per_sample(self) -> dict[str, float]:
         """Mean synaptic operations per sample, by receiving population."""
-        return {n: float(sum((v.mean() for v in kinds.values()), 0.0))
-                for n, kinds in self.synops.items()}
+        return {
+            n: float(sum((v.mean() for v in kinds.values()), 0.0))
+            for n, kinds in self.synops.items()
+        }
 
 
 class Counter:
@@ -57,9 +62,14 @@ class Counter:
         self._spikes: dict[str, list[np.ndarray]] = {n: [] for n in graph.order}
         self._synops: dict[tuple[str, str], list[np.ndarray]] = {}
         self._fans = [
-            (p.source, name, SYNOP_KIND[type(p)],
-             ig.fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1))
-            for name, pop in graph.populations.items() for p in pop.projections
+            (
+                p.source,
+                name,
+                SYNOP_KIND[type(p)],
+                ig.fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1),
+            )
+            for name, pop in graph.populations.items()
+            for p in pop.projections
         ]
 
     def add(self, trace: Trace) -> None:
@@ -82,26 +92,40 @@ class Counter:
     def counts(self) -> Counts:
         """Return the totals so far."""
         graph = self._graph
-        spikes = {n: np.concatenate(v) if v else np.zeros(0, np.int64)
-                  for n, v in self._spikes.items()}
+        spikes = {
+            n: np.concatenate(v) if v else np.zeros(0, np.int64) for n, v in self._spikes.items()
+        }
         synops: dict[str, dict[str, np.ndarray]] = {n: {} for n in graph.order}
         for (name, kind), parts in self._synops.items():
             synops[name][kind] = np.concatenate(parts)
         pops = graph.populations
         return Counts(
-            samples=len(next(iter(spikes.values()))), steps=graph.steps, spikes=spikes,
+            samples=len(next(iter(spikes.values()))),
+            steps=graph.steps,
+            spikes=spikes,
             synops=synops,
-            updates={n: 0 if n in graph.inputs else pops[n].neurons * graph.steps
-                     for n in graph.order},
-            rates={n: float(v.mean()) / (pops[n].neurons * graph.steps) if len(v) else 0.0
-                   for n, v in spikes.items()},
+            updates={
+                n: 0 if n in graph.inputs else pops[n].neurons * graph.steps for n in graph.order
+            },
+            rates={
+                n: float(v.mean()) / (pops[n].neurons * graph.steps) if len(v) else 0.0
+                for n, v in spikes.items()
+            },
         )
 
 
-def silent_and_saturated(graph: ig.IntGraph, rates: dict[str, float]) -> tuple[list[str], list[str]]:
+def silent_and_saturated(
+    graph: ig.IntGraph, rates: dict[str, float]
+) -> tuple[list[str], list[str]]:
     """Return names with rate < 0.1 % (any sender) and > 90 % (spiking populations)."""
-    silent = [n for n in graph.order
-              if not isinstance(graph.populations[n], ig.IntReadout) and rates[n] < SILENT]
-    saturated = [n for n in graph.order
-                 if isinstance(graph.populations[n], ig.SPIKING_CLASSES) and rates[n] > SATURATED]
+    silent = [
+        n
+        for n in graph.order
+        if not isinstance(graph.populations[n], ig.IntReadout) and rates[n] < SILENT
+    ]
+    saturated = [
+        n
+        for n in graph.order
+        if isinstance(graph.populations[n], ig.SPIKING_CLASSES) and rates[n] > SATURATED
+    ]
     return silent, saturated

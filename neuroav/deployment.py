@@ -83,10 +83,13 @@ def check_inputs(graph: IntGraph, inputs: Inputs) -> dict[str, np.ndarray]:
             raise DataError(f"input {name!r}: dtype is {value.dtype}, needs integers")
         low, high = value.min(initial=0), value.max(initial=0)
         if low < 0 or high > population.max_count:
-            raise DataError(f"input {name!r}: counts span {low}..{high}, allowed "
-                            f"0..{population.max_count}")
+            raise DataError(
+                f"input {name!r}: counts span {low}..{high}, allowed 0..{population.max_count}"
+            )
         checked[name] = value.astype(np.int32)
     if len({len(v) for v in checked.values()}) > 1:
-        raise DataError("inputs differ in their number of samples: "
-                        + ", ".join(f"{n} has {len(v)}" for n, v in checked.items()))
+        raise DataError(
+            "inputs differ in their number of samples: "
+            + ", ".join(f"{n} has {len(v)}" for n, v in checked.items())
+        )
     return checked

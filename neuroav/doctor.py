@@ -42,7 +42,7 @@ class Part:
 PARTS = (
     Part("numpy", "numpy", "", "numpy>=1.24", "integer arithmetic"),
     Part("h5py", "h5py", "", "h5py>=3.8", "FILE.nav and recordings"),
-    Part("click", "click", "", "click>=8.1", "command line"),
+    Part("click", "click", "", "click>=8.2", "command line"),
     Part("rich", "rich", "", "rich>=13", "tables and progress"),
     Part("pydantic", "pydantic", "", "pydantic>=2.5", "profiles and configurations"),
     Part("jinja2", "jinja2", "", "jinja2>=3.1", "report pages"),

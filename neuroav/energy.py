@@ -64,18 +64,22 @@ def total(parts: Iterable[Estimate], source: str) -> Estimate:
     if any(p.value is None for p in parts):
         return unknown("pJ", "; ".join(p.source for p in parts if p.value is None))
     low, value, high = (sum(getattr(p, key) for p in parts) for key in ("low", "value", "high"))
-    grade = max((p.grade for p in parts), key=GRADES.index)  # type: ignore[arg-type]
+    grade = max((p.grade for p in parts), key=GRADES.index)
     return Estimate(value, low, high, "pJ", grade, source)
 
 
-def layer_energy(name: str, counts: Counts, profile: Profile, *, is_input: bool) -> dict[str, Estimate]:
+def layer_energy(
+    name: str, counts: Counts, profile: Profile, *, is_input: bool
+) -> dict[str, Estimate]:
     """Return the modelled energy per sample of one population, by event kind, in pJ.
 
     Inputs cost nothing here: their events come from the host (see NOT_MODELLED['host_io']).
     """
     costs = profile.energy
-    parts = {f"synop_{kind}": priced(float(v.mean()), getattr(costs, f"synop_{kind}"))
-             for kind, v in counts.synops[name].items()}
+    parts = {
+        f"synop_{kind}": priced(float(v.mean()), getattr(costs, f"synop_{kind}"))
+        for kind, v in counts.synops[name].items()
+    }
     if not is_input:
         parts["neuron_update"] = priced(counts.updates[name], costs.neuron_update)
         parts["spike_out"] = priced(float(counts.spikes[name].mean()), costs.spike_out)

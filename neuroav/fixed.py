@@ -81,13 +81,23 @@ def check_range(x, limit: int, where: str, what: str):
     return x
 
 
-def shift_left(mantissa, exponent: int):
-    """Return ``mantissa * 2^exponent`` for a non-negative exponent (the bias as the chip adds it)."""
+def shift_left(mantissa: Any, exponent: int) -> Any:
+    """Return ``mantissa * 2^exponent``, exponent >= 0: the bias as the chip adds it."""
     return mantissa << exponent
 
 
-def lif_step(u, v, a_in, bias, *, decay_u: int, decay_v: int, threshold, arith: Arithmetic,
-             where: str = "lif") -> tuple[Any, Any, Any]:
+def lif_step(
+    u: Any,
+    v: Any,
+    a_in: Any,
+    bias: Any,
+    *,
+    decay_u: int,
+    decay_v: int,
+    threshold: Any,
+    arith: Arithmetic,
+    where: str = "lif",
+) -> tuple[Any, Any, Any]:
     """Advance leaky integrate-and-fire neurons by one step; return ``(u, v, spike)``.
 
     u' = truncate(u * (2^12 - (decay_u + 1)), 12) + (a_in << 6)

@@ -23,7 +23,9 @@ def topological_order(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         sorter.prepare()
     except CycleError as error:
         loop = " -> ".join(error.args[1])
-        raise StageError(f"the graph has a loop: {loop}; only feed-forward graphs compile") from None
+        raise StageError(
+            f"the graph has a loop: {loop}; only feed-forward graphs compile"
+        ) from None
     order: list[str] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())
@@ -67,8 +69,17 @@ class SpikingGraph:
         """Return the names of the nodes that read ``name``, in execution order."""
         return tuple(other for other in self.order if name in self.inputs[other])
 
-    def with_nodes(self, *, nodes=None, inputs=None, shapes=None, remove=(), rewire=None,
-                   output=None, stage=None) -> SpikingGraph:
+    def with_nodes(
+        self,
+        *,
+        nodes=None,
+        inputs=None,
+        shapes=None,
+        remove=(),
+        rewire=None,
+        output=None,
+        stage=None,
+    ) -> SpikingGraph:
         """Return a new graph with nodes added or replaced, removed, and readers rewired.
 
         rewire: {old source: new source}, applied to every node's inputs and to ``output``.
@@ -80,7 +91,15 @@ class SpikingGraph:
             for table in (new_nodes, new_inputs, new_shapes):
                 table.pop(name)
         swap = rewire or {}
-        new_inputs = {n: tuple(swap.get(s, s) for s in sources) for n, sources in new_inputs.items()}
+        new_inputs = {
+            n: tuple(swap.get(s, s) for s in sources) for n, sources in new_inputs.items()
+        }
         answer = output or swap.get(self.output, self.output)
-        return replace(self, nodes=new_nodes, inputs=new_inputs, shapes=new_shapes, output=answer,
-                       stage=stage or self.stage)
+        return replace(
+            self,
+            nodes=new_nodes,
+            inputs=new_inputs,
+            shapes=new_shapes,
+            output=answer,
+            stage=stage or self.stage,
+        )

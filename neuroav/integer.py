@@ -1,15 +1,15 @@
 """The integer graph: populations of neurons and the synapses between them.
 
-This is what is deployed. A *population* is a node: neurons of one kind with an output (its spikes or
-graded messages). A *projection* is one bundle of synapses from a source population. Everything is an
-integer; shapes are per step and sample, axes (channel, row, column) or (feature,), neurons numbered
-in C order.
+This is what is deployed. A *population* is a node: neurons of one kind with an output (its spikes
+or graded messages). A *projection* is one bundle of synapses from a source population. Everything
+is an integer; shapes are per step and sample, axes (channel, row, column) or (feature,), neurons
+numbered in C order.
 
-Time: a projection takes one step, as on the chip and in Lava, so every population has a latency (the
-number of projections on its longest path from an input). Where a source is closer to the input than
-that path, its projection carries ``delay`` extra steps, so that all inputs of a neuron belong to the
-same frame. A population's *own time frame* is time with its latency removed: frame t of every
-population is the answer to frame t of the input.
+Time: a projection takes one step, as on the chip and in Lava, so every population has a latency
+(the number of projections on its longest path from an input). Where a source is closer to the input
+than that path, its projection carries ``delay`` extra steps, so that all inputs of a neuron belong
+to the same frame. A population's *own time frame* is time with its latency removed: frame t of
+every population is the answer to frame t of the input.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class IntGraph:
 
     @cached_property
     def latency(self) -> dict[str, int]:
-        """Steps from the input to each population: 1 + the largest of its sources', 0 for inputs."""
+        """Steps from the input: 1 + the largest of a population's sources', 0 for inputs."""
         steps: dict[str, int] = {}
         for name in self.order:
             sources = self.populations[name].projections
@@ -210,12 +210,20 @@ def fan_out(projection: Projection, source: Shape, target: Shape) -> np.ndarray:
         return np.ones(source, np.int64)
     if isinstance(projection, IntPool):
         taps = np.ones((source[0], 1, *projection.kernel), np.int64)
-        return _conv_fan_out(taps, projection.stride, projection.padding, (1, 1), source[0],
-                             source, target)
+        return _conv_fan_out(
+            taps, projection.stride, projection.padding, (1, 1), source[0], source, target
+        )
     assert isinstance(projection, IntConv2d)
     taps = (projection.weight != 0).astype(np.int64)
-    return _conv_fan_out(taps, projection.stride, projection.padding, projection.dilation,
-                         projection.groups, source, target)
+    return _conv_fan_out(
+        taps,
+        projection.stride,
+        projection.padding,
+        projection.dilation,
+        projection.groups,
+        source,
+        target,
+    )
 
 
 def _conv_fan_out(taps, stride, padding, dilation, groups, source: Shape, target: Shape):
@@ -229,13 +237,18 @@ def _conv_fan_out(taps, stride, padding, dilation, groups, source: Shape, target
     for r in range(taps.shape[2]):
         for c in range(taps.shape[3]):
             top, left = r * dilation[0], c * dilation[1]
-            count[:, top:top + stride[0] * rows:stride[0],
-                  left:left + stride[1] * columns:stride[1]] += shared[:, r, c, None, None]
-    return count[:, padding[0]:padding[0] + height, padding[1]:padding[1] + width]
+            count[
+                :,
+                top : top + stride[0] * rows : stride[0],
+                left : left + stride[1] * columns : stride[1],
+            ] += shared[:, r, c, None, None]
+    return count[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
 
 
 def synapse_count(graph: IntGraph, name: str) -> int:
-    """Return the number of non-zero synapses onto a population (shared weights counted unrolled)."""
+    """Return the number of non-zero synapses onto a population, shared weights unrolled."""
     target = graph.populations[name]
-    return sum(int(fan_out(p, graph.populations[p.source].shape, target.shape).sum())
-               for p in target.projections)
+    return sum(
+        int(fan_out(p, graph.populations[p.source].shape, target.shape).sum())
+        for p in target.projections
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from neuroav.stages import verify_graph, verify_integer
 
 FORMAT = "neuroav-deployment"
 VERSION = 1
-_CLASSES = {c.__name__: c for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES,
-                                    *ig.PROJECTION_CLASSES)}
+_CLASSES = {
+    c.__name__: c for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES)
+}
 
 
 def save(deployment: Deployment, path: str | Path) -> Deployment:
@@ -44,7 +44,9 @@ def load(path: str | Path) -> Deployment:
     """Return the deployment in ``path``; FileFormatError says why a file is refused."""
     path = Path(path)
     if not path.is_file():
-        raise FileFormatError(f"{path}: no such file; write one with `neuroav export RUN --out {path}`")
+        raise FileFormatError(
+            f"{path}: no such file; write one with `neuroav export RUN --out {path}`"
+        )
     try:
         with h5py.File(path, "r") as file:
             digest = _check_header(file, path)
@@ -88,16 +90,22 @@ def content_hash(file: h5py.File) -> str:
 
 def _check_header(file: h5py.File, path: Path) -> str:
     if file.attrs.get("format") != FORMAT:
-        raise FileFormatError(f"{path}: is HDF5 but no NeuroAV deployment (attribute 'format' is "
-                              f"{file.attrs.get('format')!r}, needs {FORMAT!r})")
+        raise FileFormatError(
+            f"{path}: is HDF5 but no NeuroAV deployment (attribute 'format' is "
+            f"{file.attrs.get('format')!r}, needs {FORMAT!r})"
+        )
     version = int(file.attrs["version"])
     if version != VERSION:
-        raise FileFormatError(f"{path}: format version {version}, this program reads {VERSION}; "
-                              + ("update neuroav" if version > VERSION else "export it again"))
+        raise FileFormatError(
+            f"{path}: format version {version}, this program reads {VERSION}; "
+            + ("update neuroav" if version > VERSION else "export it again")
+        )
     stored, found = file.attrs.get("content_hash"), content_hash(file)
     if stored != found:
-        raise FileFormatError(f"{path}: content hash is {found[:12]}..., the file says "
-                              f"{str(stored)[:12]}...; it was changed or damaged; export it again")
+        raise FileFormatError(
+            f"{path}: content hash is {found[:12]}..., the file says "
+            f"{str(stored)[:12]}...; it was changed or damaged; export it again"
+        )
     return found
 
 
@@ -106,19 +114,24 @@ def _write(d: Deployment, file: h5py.File) -> None:
     file.attrs["format"] = FORMAT
     file.attrs["version"] = VERSION
     _write_text(file, "profile", d.profile.text)
-    for name, value in (("classes", list(d.classes)), ("saturations", dict(d.saturations)),
-                        ("provenance", dict(d.provenance))):
+    for name, value in (
+        ("classes", list(d.classes)),
+        ("saturations", dict(d.saturations)),
+        ("provenance", dict(d.provenance)),
+    ):
         _write_text(file, name, json.dumps(value, sort_keys=True))
     group = file.create_group("integer")
-    group.attrs.update({"output": d.integer.output, "steps": d.integer.steps,
-                        "dt_s": d.integer.dt_s})
+    group.attrs.update(
+        {"output": d.integer.output, "steps": d.integer.steps, "dt_s": d.integer.dt_s}
+    )
     for name, population in d.integer.populations.items():
         item = _write_object(group.create_group(name), population)
         item.attrs["scale"] = json.dumps(list(d.integer.scales[name]))
         item.attrs["latency"] = d.integer.latency[name]
     group = file.create_group("real")
-    group.attrs.update({"output": d.real.output, "steps": d.real.steps, "dt_s": d.real.dt_s,
-                        "stage": d.real.stage})
+    group.attrs.update(
+        {"output": d.real.output, "steps": d.real.steps, "dt_s": d.real.dt_s, "stage": d.real.stage}
+    )
     for name, node in d.real.nodes.items():
         item = _write_object(group.create_group(name), node)
         item.attrs["inputs"] = json.dumps(d.real.inputs[name])
@@ -126,8 +139,8 @@ def _write(d: Deployment, file: h5py.File) -> None:
     if d.probe is not None:
         group = file.create_group("probe")
         group["labels"] = d.probe.labels.astype(np.int64)
-        for name, value in d.probe.inputs.items():
-            group.create_dataset(f"inputs/{name}", data=value.astype(np.int32), compression="gzip")
+        for name, counts in d.probe.inputs.items():
+            group.create_dataset(f"inputs/{name}", data=counts.astype(np.int32), compression="gzip")
 
 
 def _write_text(file: h5py.File, name: str, text: str) -> None:
@@ -140,8 +153,9 @@ def _write_object(group: h5py.Group, value: Any) -> h5py.Group:
     for field in fields(value):
         item = getattr(value, field.name)
         if isinstance(item, np.ndarray):
-            group.create_dataset(field.name, data=item,
-                                 compression="gzip" if item.size > 64 else None)
+            group.create_dataset(
+                field.name, data=item, compression="gzip" if item.size > 64 else None
+            )
         elif field.name == "projections":
             for index, projection in enumerate(item):
                 _write_object(group.create_group(f"projections/{index}"), projection)
@@ -202,8 +216,7 @@ def _read_object(group: h5py.Group):
     for field in fields(cls):
         if field.name == "projections":
             parts = group.get("projections", {})
-            values["projections"] = tuple(
-                _read_object(parts[str(i)]) for i in range(len(parts)))
+            values["projections"] = tuple(_read_object(parts[str(i)]) for i in range(len(parts)))
         elif field.name in group:
             values[field.name] = group[field.name][()]
         elif field.name in group.attrs:
@@ -216,5 +229,3 @@ def _plain(value):
     if isinstance(value, np.ndarray):
         return tuple(v.item() for v in value)
     return value.item() if isinstance(value, np.generic) else value
-
-

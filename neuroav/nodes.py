@@ -57,8 +57,11 @@ class Conv2d:
 
     def __post_init__(self) -> None:
         _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
-        _need(self.bias is None or self.bias.shape == (self.weight.shape[0],), self,
-              "bias must be (out,)")
+        _need(
+            self.bias is None or self.bias.shape == (self.weight.shape[0],),
+            self,
+            "bias must be (out,)",
+        )
         _finite(self)
 
 
@@ -71,8 +74,11 @@ class Dense:
 
     def __post_init__(self) -> None:
         _need(self.weight.ndim == 2, self, f"weight has {self.weight.ndim} axes, needs 2")
-        _need(self.bias is None or self.bias.shape == (self.weight.shape[0],), self,
-              "bias must be (out,)")
+        _need(
+            self.bias is None or self.bias.shape == (self.weight.shape[0],),
+            self,
+            "bias must be (out,)",
+        )
         _finite(self)
 
 
@@ -84,8 +90,11 @@ class BatchNorm:
     shift: np.ndarray
 
     def __post_init__(self) -> None:
-        _need(self.scale.shape == self.shift.shape and self.scale.ndim == 1, self,
-              "scale and shift must both be (channels,)")
+        _need(
+            self.scale.shape == self.shift.shape and self.scale.ndim == 1,
+            self,
+            "scale and shift must both be (channels,)",
+        )
         _finite(self)
 
 
@@ -136,8 +145,11 @@ class Scale:
     factor: float
 
     def __post_init__(self) -> None:
-        _need(bool(np.isfinite(self.factor)) and self.factor > 0, self,
-              f"factor is {self.factor}, must be positive and finite")
+        _need(
+            bool(np.isfinite(self.factor)) and self.factor > 0,
+            self,
+            f"factor is {self.factor}, must be positive and finite",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +180,43 @@ class Readout:
     bias: np.ndarray
 
     def __post_init__(self) -> None:
-        _need(self.weight.ndim == 2 and self.bias.shape == (self.weight.shape[0],), self,
-              "weight must be (classes, in) and bias (classes,)")
+        _need(
+            self.weight.ndim == 2 and self.bias.shape == (self.weight.shape[0],),
+            self,
+            "weight must be (classes, in) and bias (classes,)",
+        )
         _finite(self)
 
 
-Node = (Input | Conv2d | Dense | BatchNorm | Lif | MaxPool2d | Add | Scale | SpatialMean
-        | SpatialSum | Flatten | TimeMean | Readout)
+Node = (
+    Input
+    | Conv2d
+    | Dense
+    | BatchNorm
+    | Lif
+    | MaxPool2d
+    | Add
+    | Scale
+    | SpatialMean
+    | SpatialSum
+    | Flatten
+    | TimeMean
+    | Readout
+)
 
 NODE_CLASSES: tuple[type, ...] = (
-    Input, Conv2d, Dense, BatchNorm, Lif, MaxPool2d, OrPool2d, Add, Scale, SpatialMean, SpatialSum,
-    Flatten, TimeMean, Readout,
+    Input,
+    Conv2d,
+    Dense,
+    BatchNorm,
+    Lif,
+    MaxPool2d,
+    OrPool2d,
+    Add,
+    Scale,
+    SpatialMean,
+    SpatialSum,
+    Flatten,
+    TimeMean,
+    Readout,
 )

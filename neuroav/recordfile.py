@@ -34,15 +34,21 @@ class RecordWriter:
 
     def _append(self, name: str, value: np.ndarray) -> None:
         if name not in self._file:
-            self._file.create_dataset(name, data=value, maxshape=(None, *value.shape[1:]),
-                                      chunks=(1, *value.shape[1:]), compression="lzf")
+            self._file.create_dataset(
+                name,
+                data=value,
+                maxshape=(None, *value.shape[1:]),
+                chunks=(1, *value.shape[1:]),
+                compression="lzf",
+            )
             return
         data = self._file[name]
         data.resize(len(data) + len(value), axis=0)
-        data[-len(value):] = value
+        data[-len(value) :] = value
 
-    def finish(self, counts: Counts, predictions: np.ndarray, labels: np.ndarray,
-               digest: str) -> None:
+    def finish(
+        self, counts: Counts, predictions: np.ndarray, labels: np.ndarray, digest: str
+    ) -> None:
         """Add what is known only at the end."""
         self._file.attrs["spike_digest"] = digest
         self._file["predictions"], self._file["labels"] = predictions, labels

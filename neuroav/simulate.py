@@ -43,7 +43,9 @@ def _lava() -> Executor:
 
 
 BACKENDS: dict[str, Callable[[], Executor]] = {
-    "reference": _reference, "fast": _fast, "lava": _lava,
+    "reference": _reference,
+    "fast": _fast,
+    "lava": _lava,
 }
 
 
@@ -61,9 +63,9 @@ def resolve_deployment(name: str | Path) -> Path:
         return Path(name)
     folder = Path(str(resources.files("neuroav") / "shipped"))
     names = sorted(p.name for p in folder.glob("*.nav"))
-    if text[len(SHIPPED):] not in names:
-        raise unknown_name("shipped deployment", text[len(SHIPPED):], names, ConfigError)
-    return folder / text[len(SHIPPED):]
+    if text[len(SHIPPED) :] not in names:
+        raise unknown_name("shipped deployment", text[len(SHIPPED) :], names, ConfigError)
+    return folder / text[len(SHIPPED) :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +81,15 @@ class Samples:
         return len(self.labels)
 
 
-def load_samples(deployment: Deployment, *, split: str | None, samples: int | None, cache_dir: Path,
-                 data_root: Path | None = None, progress: Progress | None = None) -> Samples:
+def load_samples(
+    deployment: Deployment,
+    *,
+    split: str | None,
+    samples: int | None,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> Samples:
     """Return the first ``samples`` samples of a split of the data the network was trained on.
 
     split: 'train', 'val', 'test', or 'probe' for the samples inside the file; None means 'test', or
@@ -93,18 +102,27 @@ def load_samples(deployment: Deployment, *, split: str | None, samples: int | No
     if split == PROBE:
         return _probe_samples(deployment, samples)
     if not isinstance(run, dict):
-        raise DataError(f"the file names no data set, so it has no split {split!r}; use "
-                        f"--split {PROBE}")
+        raise DataError(
+            f"the file names no data set, so it has no split {split!r}; use --split {PROBE}"
+        )
     from neuroav.data import FrameSpec, load
 
     config = run["data"]
-    data = load(config["name"], preset=config["preset"], data_seed=config["seed"],
-                cache_dir=cache_dir, data_root=data_root, progress=progress,
-                spec=FrameSpec(steps=config["steps"], visual_size=config["visual_size"]))
+    data = load(
+        config["name"],
+        preset=config["preset"],
+        data_seed=config["seed"],
+        cache_dir=cache_dir,
+        data_root=data_root,
+        progress=progress,
+        spec=FrameSpec(steps=config["steps"], visual_size=config["visual_size"]),
+    )
     if data.content_hash != deployment.provenance["data_hash"]:
-        raise DataError(f"{data.name}: its content hash is {data.content_hash[:12]}..., the network "
-                        f"was trained on {str(deployment.provenance['data_hash'])[:12]}...; prepare "
-                        "the data with the version that trained it, or train again")
+        raise DataError(
+            f"{data.name}: its content hash is {data.content_hash[:12]}..., the network "
+            f"was trained on {str(deployment.provenance['data_hash'])[:12]}...; prepare "
+            "the data with the version that trained it, or train again"
+        )
     part = data.split(split)
     count = len(part) if samples is None else min(samples, len(part))
     frames = part.frames(np.arange(count))
@@ -135,17 +153,27 @@ class Outcome:
         return self.scores.argmax(axis=1)
 
 
-def run_backend(deployment: Deployment, samples: Samples, backend: str, *, batch: int | None = None,
-                record: Path | None = None, states: bool = False,
-                progress: Progress | None = None) -> Outcome:
+def run_backend(
+    deployment: Deployment,
+    samples: Samples,
+    backend: str,
+    *,
+    batch: int | None = None,
+    record: Path | None = None,
+    states: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
     """Run one executor over all samples in chunks and return the outcome."""
     run, graph = executor(backend), deployment.integer
     counter, digest, scores = Counter(graph), SpikeDigest(graph), []
     options: dict[str, Any] = {} if batch is None else {"batch": batch}
     if progress:
         options["progress"] = lambda done, total: progress(f"simulating ({backend})", done, total)
-    target = (open_record(record, {"backend": backend, "deployment_hash": deployment.content_hash})
-              if record else nullcontext())
+    target = (
+        open_record(record, {"backend": backend, "deployment_hash": deployment.content_hash})
+        if record
+        else nullcontext()
+    )
     start = time.perf_counter()
     with target as writer:
         for trace in run(deployment, samples.inputs, states=states, **options):
@@ -154,32 +182,54 @@ def run_backend(deployment: Deployment, samples: Samples, backend: str, *, batch
             scores.append(trace.outputs[graph.output][:, -1].astype(np.int64))
             if writer:
                 writer.add(trace)
-        outcome = Outcome(np.concatenate(scores), counter.counts(), digest.hexdigest(),
-                          time.perf_counter() - start)
+        outcome = Outcome(
+            np.concatenate(scores),
+            counter.counts(),
+            digest.hexdigest(),
+            time.perf_counter() - start,
+        )
         if writer:
             writer.finish(outcome.counts, outcome.predictions, samples.labels, outcome.digest)
     return outcome
 
 
-def simulate(path: str | Path, *, backend: str = "fast", samples: int | None = None,
-             split: str | None = None, batch: int | None = None, record: Path | None = None,
-             cache_dir: Path, data_root: Path | None = None,
-             progress: Progress | None = None) -> dict[str, Any]:
+def simulate(
+    path: str | Path,
+    *,
+    backend: str = "fast",
+    samples: int | None = None,
+    split: str | None = None,
+    batch: int | None = None,
+    record: Path | None = None,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Return the summary of a run; keys as docs/file-format.md lists for ``simulate --json``."""
     executor(backend)
     if batch is not None and batch < 1:
         raise ConfigError(f"batch is {batch}, needs at least 1")
     deployment = navfile.load(resolve_deployment(path))
-    data = load_samples(deployment, split=split, samples=samples, cache_dir=cache_dir,
-                        data_root=data_root, progress=progress)
+    data = load_samples(
+        deployment,
+        split=split,
+        samples=samples,
+        cache_dir=cache_dir,
+        data_root=data_root,
+        progress=progress,
+    )
     outcome = run_backend(deployment, data, backend, batch=batch, record=record, progress=progress)
     correct = outcome.predictions == data.labels
     return {
-        "backend": backend, "split": data.split, "samples": len(data),
-        "steps_per_sample": deployment.integer.steps, "accuracy": float(correct.mean()),
+        "backend": backend,
+        "split": data.split,
+        "samples": len(data),
+        "steps_per_sample": deployment.integer.steps,
+        "accuracy": float(correct.mean()),
         "predictions": outcome.predictions.tolist(),
         "spikes_per_sample": outcome.counts.spikes_per_sample(),
         "synops_per_sample": outcome.counts.synops_per_sample(),
-        "seconds": outcome.seconds, "samples_per_second": len(data) / outcome.seconds,
+        "seconds": outcome.seconds,
+        "samples_per_second": len(data) / outcome.seconds,
         "spike_digest": outcome.digest,
     }

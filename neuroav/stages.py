@@ -16,12 +16,21 @@ from neuroav.errors import StageError
 from neuroav.fixed import Arithmetic, sign_mode, truncate_weights
 from neuroav.graph import SpikingGraph
 
-_LOWERED = (rn.Input, rn.Conv2d, rn.Dense, rn.Lif, rn.OrPool2d, rn.Add, rn.Scale, rn.SpatialSum,
-            rn.Flatten, rn.Readout)
+_LOWERED = (
+    rn.Input,
+    rn.Conv2d,
+    rn.Dense,
+    rn.Lif,
+    rn.OrPool2d,
+    rn.Add,
+    rn.Scale,
+    rn.SpatialSum,
+    rn.Flatten,
+    rn.Readout,
+)
 ALLOWED: dict[str, tuple[type, ...]] = {
     "traced": tuple(c for c in rn.NODE_CLASSES if c not in (rn.OrPool2d, rn.Readout)),
-    "folded": tuple(c for c in rn.NODE_CLASSES
-                    if c not in (rn.OrPool2d, rn.Readout, rn.BatchNorm)),
+    "folded": tuple(c for c in rn.NODE_CLASSES if c not in (rn.OrPool2d, rn.Readout, rn.BatchNorm)),
     "lowered": _LOWERED,
 }
 
@@ -29,7 +38,7 @@ ALLOWED: dict[str, tuple[type, ...]] = {
 # --- real graphs -----------------------------------------------------------------------------
 @singledispatch
 def output_shape(node: object, sources: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the output shape of ``node`` for the given source shapes; StageError if they misfit."""
+    """Return the output shape of ``node`` for these source shapes; StageError if they misfit."""
     return _only(sources)
 
 
@@ -55,8 +64,9 @@ def _(node: rn.Add, sources):
 
 @output_shape.register
 def _(node: rn.Conv2d, sources):
-    return conv_shape(_only(sources), node.weight.shape, node.stride, node.padding, node.dilation,
-                      node.groups)
+    return conv_shape(
+        _only(sources), node.weight.shape, node.stride, node.padding, node.dilation, node.groups
+    )
 
 
 @output_shape.register(rn.MaxPool2d)
@@ -100,7 +110,9 @@ def spatial_shape(source):
 def dense_shape(source, weight):
     """Return (out,) if the source has ``in`` neurons."""
     if int(np.prod(source)) != weight[1]:
-        raise StageError(f"weight is {weight}, its source {source} has {int(np.prod(source))} values")
+        raise StageError(
+            f"weight is {weight}, its source {source} has {int(np.prod(source))} values"
+        )
     return (weight[0],)
 
 
@@ -109,8 +121,10 @@ def conv_shape(source, weight, stride, padding, dilation, groups):
     spatial_shape(source)
     if source[0] != weight[1] * groups or weight[0] % groups:
         raise StageError(f"weight {weight} with {groups} groups does not fit source {source}")
-    size = tuple(ig.conv_windows(*args) for args in zip(source[1:], weight[2:], stride, padding,
-                                                        dilation, strict=True))
+    size = tuple(
+        ig.conv_windows(*args)
+        for args in zip(source[1:], weight[2:], stride, padding, dilation, strict=True)
+    )
     if min(size) < 1:
         raise StageError(f"kernel {weight[2:]} is larger than its padded source {source}")
     return (weight[0], *size)
@@ -119,8 +133,10 @@ def conv_shape(source, weight, stride, padding, dilation, groups):
 def pool_shape(source, kernel, stride, padding):
     """Return (C, rows, columns) of pooling over ``source``."""
     spatial_shape(source)
-    size = tuple(ig.conv_windows(*args) for args in zip(source[1:], kernel, stride, padding, (1, 1),
-                                                        strict=True))
+    size = tuple(
+        ig.conv_windows(*args)
+        for args in zip(source[1:], kernel, stride, padding, (1, 1), strict=True)
+    )
     if min(size) < 1 or any(p * 2 > k for p, k in zip(padding, kernel, strict=True)):
         raise StageError(f"window {kernel} with padding {padding} does not fit source {source}")
     return (source[0], *size)
@@ -136,8 +152,7 @@ def verify_graph(graph: SpikingGraph) -> SpikingGraph:
         if node is None:
             problems.append(f"{name}: read by another node but not in the graph")
             continue
-        if not isinstance(node, ALLOWED[graph.stage]) or (
-                type(node) not in ALLOWED[graph.stage]):
+        if not isinstance(node, ALLOWED[graph.stage]) or (type(node) not in ALLOWED[graph.stage]):
             problems.append(f"{name}: {type(node).__name__} may not exist at stage {graph.stage}")
         try:
             shape = output_shape(node, [graph.shapes[s] for s in graph.inputs[name]])
@@ -206,8 +221,10 @@ def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> li
         except StageError as error:
             problems.append(f"{where}: {error}")
         if p.delay != graph.aligned_delay(name, p.source):
-            problems.append(f"{where}: delay is {p.delay}, branches align at "
-                            f"{graph.aligned_delay(name, p.source)}")
+            problems.append(
+                f"{where}: delay is {p.delay}, branches align at "
+                f"{graph.aligned_delay(name, p.source)}"
+            )
         if p.delay > arith.delay_max:
             problems.append(f"{where}: delay {p.delay} exceeds the target's {arith.delay_max}")
         problems += [f"{where}: {text}" for text in _weight_problems(p, arith)]
@@ -227,7 +244,11 @@ def _weight_problems(p: ig.Projection, arith: Arithmetic) -> list[str]:
         return [f"sign mode {p.sign_mode} does not hold these weights"]
     stored = truncate_weights(p.weight, p.weight_bits, p.sign_mode, arith.weight_bits)
     wrong = int((stored != p.weight).sum())
-    return [f"{wrong} weights are not storable at {p.weight_bits} bits, {p.sign_mode}"] if wrong else []
+    return (
+        [f"{wrong} weights are not storable at {p.weight_bits} bits, {p.sign_mode}"]
+        if wrong
+        else []
+    )
 
 
 def _neuron_problems(name: str, pop: ig.Population, arith: Arithmetic) -> list[str]:
@@ -235,8 +256,9 @@ def _neuron_problems(name: str, pop: ig.Population, arith: Arithmetic) -> list[s
         return _broadcast_problem(name, "bias", pop.bias, pop.shape)
     if not isinstance(pop, ig.IntLif):
         return []
-    problems = (_broadcast_problem(name, "bias_mantissa", pop.bias_mantissa, pop.shape)
-                + _broadcast_problem(name, "threshold", pop.threshold, pop.shape))
+    problems = _broadcast_problem(
+        name, "bias_mantissa", pop.bias_mantissa, pop.shape
+    ) + _broadcast_problem(name, "threshold", pop.threshold, pop.shape)
     checks = (
         ("bias_mantissa", pop.bias_mantissa, -arith.bias_max, arith.bias_max),
         ("bias_exponent", np.asarray(pop.bias_exponent), 0, arith.bias_exponent_max),
@@ -246,8 +268,9 @@ def _neuron_problems(name: str, pop: ig.Population, arith: Arithmetic) -> list[s
     )
     for what, value, low, high in checks:
         if value.min(initial=low) < low or value.max(initial=high) > high:
-            problems.append(f"{name}: {what} spans {value.min()}..{value.max()}, "
-                            f"allowed {low}..{high}")
+            problems.append(
+                f"{name}: {what} spans {value.min()}..{value.max()}, allowed {low}..{high}"
+            )
     return problems
 
 

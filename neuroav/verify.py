@@ -23,27 +23,43 @@ DEFAULT_SAMPLES = 16
 Outputs = Mapping[str, np.ndarray]
 
 
-def verify(path: str | Path, *, backends: list[str], samples: int | None = None,
-           split: str | None = None, cache_dir: Path, data_root: Path | None = None,
-           progress: Progress | None = None) -> dict[str, Any]:
+def verify(
+    path: str | Path,
+    *,
+    backends: list[str],
+    samples: int | None = None,
+    split: str | None = None,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Return whether all backends give equal outputs at every population, step and sample.
 
     backends: two or more names; the first is what the others are held against. samples: default 16.
     Keys as docs/file-format.md lists for ``verify --json``.
     """
     if len(backends) < 2 or len(set(backends)) != len(backends):
-        raise ConfigError(f"backends are {','.join(backends)}: give two or more different names, "
-                          "e.g. --backends reference,fast,lava")
+        raise ConfigError(
+            f"backends are {','.join(backends)}: give two or more different names, "
+            "e.g. --backends reference,fast,lava"
+        )
     for backend in backends:
         executor(backend)
     deployment = navfile.load(resolve_deployment(path))
-    data = load_samples(deployment, split=split, samples=samples or DEFAULT_SAMPLES,
-                        cache_dir=cache_dir, data_root=data_root, progress=progress)
+    data = load_samples(
+        deployment,
+        split=split,
+        samples=samples or DEFAULT_SAMPLES,
+        cache_dir=cache_dir,
+        data_root=data_root,
+        progress=progress,
+    )
     return compare(deployment, data, backends, progress)
 
 
-def compare(deployment: Deployment, data: Samples, backends: list[str],
-            progress: Progress | None = None) -> dict[str, Any]:
+def compare(
+    deployment: Deployment, data: Samples, backends: list[str], progress: Progress | None = None
+) -> dict[str, Any]:
     """Run all backends on ``data`` and compare them; see ``verify``."""
     graph = deployment.integer
     outputs = {b: _collect(deployment, data, b, progress) for b in backends}
@@ -58,17 +74,23 @@ def compare(deployment: Deployment, data: Samples, backends: list[str],
             found["backends"] = [backends[0], backend]
             break
     return {
-        "equal": found is None, "backends": backends, "samples": len(data), "steps": graph.steps,
+        "equal": found is None,
+        "backends": backends,
+        "samples": len(data),
+        "steps": graph.steps,
         "neurons": sum(p.neurons for p in graph.populations.values()),
         "nodes": list(graph.order),
         "spikes_compared": int(sum((v != 0).sum() for v in first.values())),
-        "silent": silent, "saturated": saturated, "first_divergence": found,
+        "silent": silent,
+        "saturated": saturated,
+        "first_divergence": found,
         "digests": {b: _digest(graph, v) for b, v in outputs.items()},
     }
 
 
-def _collect(deployment: Deployment, data: Samples, backend: str,
-             progress: Progress | None) -> dict[str, np.ndarray]:
+def _collect(
+    deployment: Deployment, data: Samples, backend: str, progress: Progress | None
+) -> dict[str, np.ndarray]:
     """Return all outputs of a backend, (samples, steps, *shape) int32."""
     options: dict[str, Any] = {}
     if progress:
@@ -83,8 +105,9 @@ def _digest(graph: ig.IntGraph, outputs: Outputs) -> str:
     return digest.hexdigest()
 
 
-def first_divergence(deployment: Deployment, expected: Outputs, found: Outputs
-                     ) -> dict[str, Any] | None:
+def first_divergence(
+    deployment: Deployment, expected: Outputs, found: Outputs
+) -> dict[str, Any] | None:
     """Return the first difference by sample, then step, then execution order; None if equal.
 
     Keys: node, sample, step, index (in the population's shape), values [expected, found], cause.
@@ -92,8 +115,9 @@ def first_divergence(deployment: Deployment, expected: Outputs, found: Outputs
     graph = deployment.integer
     best: tuple | None = None
     for rank, name in enumerate(graph.order):
-        different = np.argwhere((expected[name] != found[name]).reshape(
-            *expected[name].shape[:2], -1))
+        different = np.argwhere(
+            (expected[name] != found[name]).reshape(*expected[name].shape[:2], -1)
+        )
         if len(different):
             sample, step, neuron = (int(i) for i in different[0])
             best = min(best, (sample, step, rank, neuron)) if best else (sample, step, rank, neuron)
@@ -104,41 +128,55 @@ def first_divergence(deployment: Deployment, expected: Outputs, found: Outputs
     place = np.unravel_index(neuron, graph.populations[name].shape)
     index = tuple(int(i) for i in place)
     values = [int(v[name][(sample, step, *index)]) for v in (expected, found)]
-    cause = likely_cause(deployment, name, {n: v[sample] for n, v in expected.items()},
-                         found[name][sample], step)
-    return {"node": name, "sample": sample, "step": step, "index": list(index), "values": values,
-            "cause": cause}
+    cause = likely_cause(
+        deployment, name, {n: v[sample] for n, v in expected.items()}, found[name][sample], step
+    )
+    return {
+        "node": name,
+        "sample": sample,
+        "step": step,
+        "index": list(index),
+        "values": values,
+        "cause": cause,
+    }
 
 
 # --- what kind of mistake gives these outputs? -----------------------------------------------
-def likely_cause(deployment: Deployment, name: str, expected: Outputs, found: np.ndarray,
-                 step: int) -> str:
+def likely_cause(
+    deployment: Deployment, name: str, expected: Outputs, found: np.ndarray, step: int
+) -> str:
     """Return which single mistake in population ``name`` would give ``found``, else 'parameter'.
 
-    Each hypothesis recomputes the population from the expected messages of its sources with one rule
-    changed, and is accepted if it gives ``found`` up to and including ``step``.
+    Each hypothesis recomputes the population from the expected messages of its sources with one
+    rule changed, and is accepted if it gives ``found`` up to and including ``step``.
     """
     graph, arith = deployment.integer, deployment.profile.arithmetic
     pop = graph.populations[name]
     shifted = np.concatenate([np.zeros_like(expected[name][:1]), expected[name][:-1]])
-    if np.array_equal(shifted[:step + 1], found[:step + 1]):
+    if np.array_equal(shifted[: step + 1], found[: step + 1]):
         return "delay"
     for cause, change in _HYPOTHESES:
         altered = change(pop, arith)
         if altered is None:
             continue
         outputs = _recompute(graph, name, altered, expected, arith)
-        if np.array_equal(outputs[:step + 1], found[:step + 1]):
+        if np.array_equal(outputs[: step + 1], found[: step + 1]):
             return cause
     return "parameter"
 
 
-def _recompute(graph: ig.IntGraph, name: str, pop: ig.Population, expected: Outputs,
-               arith: Arithmetic) -> np.ndarray:
+def _recompute(
+    graph: ig.IntGraph, name: str, pop: ig.Population, expected: Outputs, arith: Arithmetic
+) -> np.ndarray:
     state, outputs = reference.initial_state(pop), []
     for t in range(graph.steps):
-        a = sum((reference.synaptic_sum(p, expected[p.source][t].astype(np.int64), pop.shape)
-                 for p in pop.projections), np.zeros(pop.shape, np.int64))
+        a = sum(
+            (
+                reference.synaptic_sum(p, expected[p.source][t].astype(np.int64), pop.shape)
+                for p in pop.projections
+            ),
+            np.zeros(pop.shape, np.int64),
+        )
         try:
             state, output = reference.neuron_step(name, pop, state, a, arith)
         except fixed.OutOfRange:
@@ -155,7 +193,9 @@ def _no_bias(pop: ig.Population, arith: Arithmetic) -> ig.Population | None:
 
 def _threshold(change: int) -> Callable[[ig.Population, Arithmetic], ig.Population | None]:
     def alter(pop: ig.Population, arith: Arithmetic) -> ig.Population | None:
-        return replace(pop, threshold=pop.threshold + change) if isinstance(pop, ig.IntLif) else None
+        return (
+            replace(pop, threshold=pop.threshold + change) if isinstance(pop, ig.IntLif) else None
+        )
 
     return alter
 
@@ -171,8 +211,10 @@ def _decay_v(amount: int | None) -> Callable[[ig.Population, Arithmetic], ig.Pop
 
 def _swapped_weights(pop: ig.Population, arith: Arithmetic) -> ig.Population | None:
     """Kernels flipped in both axes: the classic confusion of convolution and correlation."""
-    parts = [replace(p, weight=p.weight[:, :, ::-1, ::-1]) if isinstance(p, ig.IntConv2d) else p
-             for p in pop.projections]
+    parts = [
+        replace(p, weight=p.weight[:, :, ::-1, ::-1]) if isinstance(p, ig.IntConv2d) else p
+        for p in pop.projections
+    ]
     return replace(pop, projections=tuple(parts))
 
 

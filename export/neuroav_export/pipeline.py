@@ -24,15 +24,22 @@ Pass = Callable[[SpikingGraph], SpikingGraph]
 
 PASSES: tuple[Pass, ...] = (
     fold_norm,  # first: later passes expect every neuron to read synapses directly
-    lower,      # last real-valued step: only nodes that have a neuron or synapse are left
+    lower,  # last real-valued step: only nodes that have a neuron or synapse are left
 )
 TOLERANCE = 1e-9  # of class scores in float64; a wrong pass is off by far more, rounding by 1e-13
 
 
-def compile_module(module: nn.Module, sample: Mapping[str, np.ndarray], *, target: str = "loihi2",
-                   bits: int = 8, classes: tuple[str, ...] = (), probe: Probe | None = None,
-                   provenance: Mapping[str, object] | None = None,
-                   max_count: int = 255) -> Deployment:
+def compile_module(
+    module: nn.Module,
+    sample: Mapping[str, np.ndarray],
+    *,
+    target: str = "loihi2",
+    bits: int = 8,
+    classes: tuple[str, ...] = (),
+    probe: Probe | None = None,
+    provenance: Mapping[str, object] | None = None,
+    max_count: int = 255,
+) -> Deployment:
     """Return the deployment of a trained module.
 
     sample: event counts (samples, steps, *shape) by input name, in the order of forward's
@@ -41,9 +48,11 @@ def compile_module(module: nn.Module, sample: Mapping[str, np.ndarray], *, targe
     """
     profile = hardware.load_profile(target)
     if profile.use != "deploy":
-        raise ProfileError(f"{profile.id}: is a cost-only profile, its arithmetic is not ours, so "
-                           "nothing can be exported for it; price a deployment with "
-                           f"`neuroav report --profile {profile.id}` instead")
+        raise ProfileError(
+            f"{profile.id}: is a cost-only profile, its arithmetic is not ours, so "
+            "nothing can be exported for it; price a deployment with "
+            f"`neuroav report --profile {profile.id}` instead"
+        )
     _check_sample(sample)
     twin = copy.deepcopy(module).double().eval()
     frames = {n: np.moveaxis(np.asarray(v), 1, 0) for n, v in sample.items()}
@@ -65,21 +74,28 @@ def _check_sample(sample: Mapping[str, np.ndarray]) -> None:
     for name, value in sample.items():
         value = np.asarray(value)
         if value.ndim < 3 or 0 in value.shape:
-            raise DataError(f"sample {name!r}: shape is {value.shape}, needs (samples, steps, ...) "
-                            "with at least one of each")
+            raise DataError(
+                f"sample {name!r}: shape is {value.shape}, needs (samples, steps, ...) "
+                "with at least one of each"
+            )
         if not np.isfinite(value).all():
             raise DataError(f"sample {name!r}: holds NaN or infinite values")
 
 
-def check_scores(graph: SpikingGraph, inputs: Mapping[str, torch.Tensor], expected: torch.Tensor,
-                 step: str) -> None:
+def check_scores(
+    graph: SpikingGraph, inputs: Mapping[str, torch.Tensor], expected: torch.Tensor, step: str
+) -> None:
     """Raise StageError unless the graph's output equals the module's class scores."""
     with torch.no_grad():
         found = forward(graph, inputs)[graph.output][0]
     if not torch.isfinite(expected).all():
-        raise StageError(f"{step}: the module's class scores are NaN or infinite on the sample; "
-                         "train again or check the input")
+        raise StageError(
+            f"{step}: the module's class scores are NaN or infinite on the sample; "
+            "train again or check the input"
+        )
     worst = float((found - expected).abs().max())
     if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise StageError(f"{step}: class scores differ from the module's by {worst:.3g}, allowed "
-                         f"{TOLERANCE:g}; this is a defect of the compiler, please report it")
+        raise StageError(
+            f"{step}: class scores differ from the module's by {worst:.3g}, allowed "
+            f"{TOLERANCE:g}; this is a defect of the compiler, please report it"
+        )

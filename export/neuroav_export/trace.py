@@ -22,8 +22,7 @@ from neuroav.graph import SpikingGraph
 from neuroav.models import layers
 from neuroav.stages import output_shape, verify_graph
 
-_LEAVES = (layers.Lif, layers.PerStep, layers.Add, layers.SpatialMean, layers.Gain,
-           layers.TimeMean)
+_LEAVES = (layers.Lif, layers.PerStep, layers.Add, layers.SpatialMean, layers.Gain, layers.TimeMean)
 
 
 class _Tracer(fx.Tracer):
@@ -31,8 +30,12 @@ class _Tracer(fx.Tracer):
         return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _array(value: torch.Tensor | None) -> np.ndarray | None:
-    return None if value is None else value.detach().cpu().to(torch.float64).numpy().copy()
+def _array(value: torch.Tensor) -> np.ndarray:
+    return value.detach().cpu().to(torch.float64).numpy().copy()
+
+
+def _bias(module: nn.Module) -> np.ndarray | None:
+    return None if module.bias is None else _array(module.bias)  # type: ignore[arg-type]
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
@@ -43,14 +46,21 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 def _conv2d(m: nn.Conv2d) -> rn.Conv2d:
     if isinstance(m.padding, str) or m.padding_mode != "zeros":
         raise UnsupportedModule(f"padding {m.padding!r} ({m.padding_mode}); use numbers and zeros")
-    return rn.Conv2d(_array(m.weight), _array(m.bias), _pair(m.stride), _pair(m.padding),
-                     _pair(m.dilation), m.groups)
+    return rn.Conv2d(
+        _array(m.weight),
+        _bias(m),
+        _pair(m.stride),
+        _pair(m.padding),
+        _pair(m.dilation),
+        m.groups,
+    )
 
 
 def _batch_norm(m: nn.BatchNorm2d) -> rn.BatchNorm:
     if m.running_mean is None or m.running_var is None:
-        raise UnsupportedModule("batch norm without running statistics; train with "
-                                "track_running_stats=True")
+        raise UnsupportedModule(
+            "batch norm without running statistics; train with track_running_stats=True"
+        )
     inverse = 1.0 / np.sqrt(_array(m.running_var) + m.eps)
     scale = inverse if m.weight is None else inverse * _array(m.weight)
     shift = -_array(m.running_mean) * scale
@@ -59,8 +69,12 @@ def _batch_norm(m: nn.BatchNorm2d) -> rn.BatchNorm:
 
 def _lif(m: layers.Lif) -> rn.Lif:
     p = m.norse
-    return rn.Lif(tau_mem_s=1.0 / float(p.tau_mem_inv), v_threshold=float(p.v_th),
-                  v_reset=float(p.v_reset), v_leak=float(p.v_leak))
+    return rn.Lif(
+        tau_mem_s=1.0 / float(p.tau_mem_inv),
+        v_threshold=float(p.v_th),
+        v_reset=float(p.v_reset),
+        v_leak=float(p.v_leak),
+    )
 
 
 def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
@@ -72,7 +86,7 @@ def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
 CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     nn.Conv2d: _conv2d,
     nn.BatchNorm2d: _batch_norm,
-    nn.Linear: lambda m: rn.Dense(_array(m.weight), _array(m.bias)),
+    nn.Linear: lambda m: rn.Dense(_array(m.weight), _bias(m)),
     nn.MaxPool2d: _max_pool,
     nn.Flatten: lambda m: rn.Flatten(),
     nn.Identity: lambda m: None,
@@ -86,7 +100,9 @@ CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
 FUNCTIONS = {operator.add, torch.add, operator.iadd}
 
 
-def trace(module: nn.Module, sample: Mapping[str, np.ndarray], max_count: int = 255) -> SpikingGraph:
+def trace(
+    module: nn.Module, sample: Mapping[str, np.ndarray], max_count: int = 255
+) -> SpikingGraph:
     """Return the traced graph of ``module`` in evaluation mode.
 
     sample: event counts (T, B, *shape) by input name, in the order of forward's arguments.
@@ -123,40 +139,48 @@ class _Builder:
             self.names[node] = self._put(node.name, rn.Add(), self._sources(node, node.name))
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
-                raise UnsupportedModule("the module returns several values; return class scores only")
+                raise UnsupportedModule(
+                    "the module returns several values; return class scores only"
+                )
             self.output = self.names[node.args[0]]
         else:
             raise UnsupportedModule(
-                f"{node.name}: {node.op} {getattr(node.target, '__name__', node.target)} in forward "
-                "cannot be traced; use the layers of neuroav.models.layers, e.g. Add, SpatialMean, "
-                "TimeMean, PerStep(...)"
+                f"{node.name}: {node.op} {getattr(node.target, '__name__', node.target)} in "
+                "forward cannot be traced; use the layers of neuroav.models.layers, e.g. Add, "
+                "SpatialMean, TimeMean, PerStep(...)"
             )
 
     def _input(self, node: fx.Node) -> str:
         if not self.pending:
-            raise UnsupportedModule(f"forward takes an argument {node.name!r} that the sample "
-                                    "does not hold; give one entry per argument")
+            raise UnsupportedModule(
+                f"forward takes an argument {node.name!r} that the sample "
+                "does not hold; give one entry per argument"
+            )
         name, value = self.pending.pop(0)
         return self._put(name, rn.Input(tuple(value.shape[2:]), self.max_count), ())
 
     def _sources(self, node: fx.Node, where: str) -> tuple[str, ...]:
         if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
-            raise UnsupportedModule(f"{where}: is called with constants or keywords; only tensors "
-                                    "can be traced")
+            raise UnsupportedModule(
+                f"{where}: is called with constants or keywords; only tensors can be traced"
+            )
         return tuple(self.names[a] for a in node.args)  # type: ignore[index]
 
     def _module(self, node: fx.Node) -> str:
         target = str(node.target)
         if target in self.nodes:
-            raise UnsupportedModule(f"{target}: is called twice; neurons and synapses on a chip "
-                                    "cannot be shared, make a second module")
+            raise UnsupportedModule(
+                f"{target}: is called twice; neurons and synapses on a chip "
+                "cannot be shared, make a second module"
+            )
         sources = self._sources(node, target)
         for qualified, name, module in self._leaves(target, target, self.modules[target]):
             sources = (self._convert(qualified, name, module, sources),)
         return sources[0]
 
-    def _leaves(self, qualified: str, name: str,
-                module: nn.Module) -> list[tuple[str, str, nn.Module]]:
+    def _leaves(
+        self, qualified: str, name: str, module: nn.Module
+    ) -> list[tuple[str, str, nn.Module]]:
         """Return (qualified name, node name, module) inside PerStep and Sequential, in order.
 
         The node's name leaves out PerStep's own ``.layer``.
@@ -164,17 +188,23 @@ class _Builder:
         if isinstance(module, layers.PerStep):
             return self._leaves(f"{qualified}.layer", name, module.layer)
         if isinstance(module, nn.Sequential):
-            return [leaf for child, m in module.named_children()
-                    for leaf in self._leaves(f"{qualified}.{child}", f"{name}.{child}", m)]
+            return [
+                leaf
+                for child, m in module.named_children()
+                for leaf in self._leaves(f"{qualified}.{child}", f"{name}.{child}", m)
+            ]
         return [(qualified, name, module)]
 
-    def _convert(self, qualified: str, name: str, module: nn.Module,
-                 sources: tuple[str, ...]) -> str:
+    def _convert(
+        self, qualified: str, name: str, module: nn.Module, sources: tuple[str, ...]
+    ) -> str:
         converter = CONVERTERS.get(type(module))
         if converter is None:
             allowed = ", ".join(sorted(c.__name__ for c in CONVERTERS))
-            raise UnsupportedModule(f"{qualified}: {type(module).__name__} cannot be compiled; "
-                                    f"supported are {allowed}, inside PerStep where stateless")
+            raise UnsupportedModule(
+                f"{qualified}: {type(module).__name__} cannot be compiled; "
+                f"supported are {allowed}, inside PerStep where stateless"
+            )
         try:
             node = converter(module)
         except (UnsupportedModule, StageError) as error:
@@ -195,9 +225,12 @@ class _Builder:
 
     def finish(self) -> SpikingGraph:
         if self.pending:
-            raise UnsupportedModule(f"the sample holds {self.pending[0][0]!r}, which forward does "
-                                    "not take")
+            raise UnsupportedModule(
+                f"the sample holds {self.pending[0][0]!r}, which forward does not take"
+            )
         if len(set(self.dt_s.values())) != 1:
-            raise UnsupportedModule(f"neuron layers need one common dt, found {self.dt_s or 'none'}")
+            raise UnsupportedModule(
+                f"neuron layers need one common dt, found {self.dt_s or 'none'}"
+            )
         dt_s = next(iter(self.dt_s.values()))
         return SpikingGraph(self.nodes, self.inputs, self.shapes, self.output, dt_s, self.steps)

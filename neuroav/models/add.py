@@ -1,4 +1,4 @@
-"""S-CMRL's own baseline ``add`` and its unimodal twins (arXiv 2502.12488, model without cross block).
+"""S-CMRL's baseline ``add`` and its unimodal twins (arXiv 2502.12488 without the cross block).
 
 Per modality: convolutional spiking stem with a position term, spiking MLP with residual. Fusion by
 adding token means, linear readout, mean over time. With D the embedding size:
@@ -22,7 +22,7 @@ from neuroav.models.layers import Add, Gain, Lif, LifParameters, PerStep, Spatia
 
 @dataclass(frozen=True)
 class BranchShape:
-    """Input of one modality per step, (channels, rows, columns), and whether to pool after conv 0."""
+    """Input of one modality per step; ``pool_first``: pool after the first convolution too."""
 
     channels: int
     rows: int
@@ -74,7 +74,9 @@ class SpikingMlp(nn.Module):
 class Branch(nn.Module):
     """Stem, MLP and token mean of one modality: (T, B, C, H, W) -> (T, B, D)."""
 
-    def __init__(self, shape: BranchShape, embed_dim: int, ratio: int, neuron: LifParameters) -> None:
+    def __init__(
+        self, shape: BranchShape, embed_dim: int, ratio: int, neuron: LifParameters
+    ) -> None:
         super().__init__()
         self.stem = Stem(shape, embed_dim, neuron)
         self.mlp = SpikingMlp(embed_dim, ratio, neuron)
@@ -102,8 +104,16 @@ class AddFusion(nn.Module):
 
     inputs = ("audio", "visual")
 
-    def __init__(self, audio: BranchShape, visual: BranchShape, classes: int, embed_dim: int,
-                 mlp_ratio: int, readout_gain: float, neuron: LifParameters) -> None:
+    def __init__(
+        self,
+        audio: BranchShape,
+        visual: BranchShape,
+        classes: int,
+        embed_dim: int,
+        mlp_ratio: int,
+        readout_gain: float,
+        neuron: LifParameters,
+    ) -> None:
         super().__init__()
         self.audio = Branch(audio, embed_dim, mlp_ratio, neuron)
         self.visual = Branch(visual, embed_dim, mlp_ratio, neuron)
@@ -117,8 +127,16 @@ class AddFusion(nn.Module):
 class Unimodal(nn.Module):
     """One modality alone: the same branch and head. forward(x) -> (B, classes)."""
 
-    def __init__(self, modality: str, shape: BranchShape, classes: int, embed_dim: int,
-                 mlp_ratio: int, readout_gain: float, neuron: LifParameters) -> None:
+    def __init__(
+        self,
+        modality: str,
+        shape: BranchShape,
+        classes: int,
+        embed_dim: int,
+        mlp_ratio: int,
+        readout_gain: float,
+        neuron: LifParameters,
+    ) -> None:
         super().__init__()
         self.inputs = (modality,)
         self.add_module(modality, Branch(shape, embed_dim, mlp_ratio, neuron))

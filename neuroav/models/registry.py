@@ -15,11 +15,21 @@ InputShapes = Mapping[str, tuple[int, int, int]]
 
 
 def _common(config: ModelConfig, classes: int) -> dict:
-    neuron = LifParameters(tau_mem_s=config.tau_mem_s, dt_s=config.dt_s,
-                           v_threshold=config.v_threshold, surrogate=config.surrogate,
-                           alpha=config.surrogate_alpha, detach_reset=config.detach_reset)
-    return {"classes": classes, "embed_dim": config.embed_dim, "mlp_ratio": config.mlp_ratio,
-            "readout_gain": config.readout_gain, "neuron": neuron}
+    neuron = LifParameters(
+        tau_mem_s=config.tau_mem_s,
+        dt_s=config.dt_s,
+        v_threshold=config.v_threshold,
+        surrogate=config.surrogate,
+        alpha=config.surrogate_alpha,
+        detach_reset=config.detach_reset,
+    )
+    return {
+        "classes": classes,
+        "embed_dim": config.embed_dim,
+        "mlp_ratio": config.mlp_ratio,
+        "readout_gain": config.readout_gain,
+        "neuron": neuron,
+    }
 
 
 def _branch(shapes: InputShapes, name: str) -> BranchShape:
@@ -31,11 +41,15 @@ def _branch(shapes: InputShapes, name: str) -> BranchShape:
 
 def _add(config: ModelConfig, shapes: InputShapes, classes: int) -> nn.Module:
     audio, visual = _branch(shapes, "audio"), _branch(shapes, "visual")
-    tokens = {n: (b.rows // (4 if b.pool_first else 2), b.columns // (4 if b.pool_first else 2))
-              for n, b in (("audio", audio), ("visual", visual))}
+    tokens = {
+        n: (b.rows // (4 if b.pool_first else 2), b.columns // (4 if b.pool_first else 2))
+        for n, b in (("audio", audio), ("visual", visual))
+    }
     if tokens["audio"] != tokens["visual"]:
-        raise ConfigError(f"audio has {tokens['audio']} tokens and visual {tokens['visual']}; "
-                          "choose frame sizes that are equal or differ by a factor of two")
+        raise ConfigError(
+            f"audio has {tokens['audio']} tokens and visual {tokens['visual']}; "
+            "choose frame sizes that are equal or differ by a factor of two"
+        )
     return AddFusion(audio, visual, **_common(config, classes))
 
 

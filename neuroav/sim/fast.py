@@ -4,9 +4,9 @@ Synaptic sums are floating-point products of integers. A bound computed from the
 largest message proves every partial sum exact: float32 below 2^24, float64 below 2^53, else the
 layer is refused. Convolutions run by direct summation on CPU (oneDNN's direct algorithm, no
 Winograd or FFT), so partial sums are sums of the same integers in another order. Neuron states are
-integers held in float64 (products with 12-bit decays stay below 2^53), or in float32 where the decay
-is a power of two and the same bound keeps every state below 2^24. Ranges that the bound proves safe
-are not checked again at run time.
+integers held in float64 (products with 12-bit decays stay below 2^53), or in float32 where the
+decay is a power of two and the same bound keeps every state below 2^24. Ranges that the bound
+proves safe are not checked again at run time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def run(deployment: Deployment, inputs: Mapping[str, np.ndarray], *, batch: int = 64,
-        states: bool = False, progress: Progress | None = None) -> Iterator[Trace]:
+def run(
+    deployment: Deployment,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    batch: int = 64,
+    states: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Trace]:
     """Yield a Trace per batch of samples; equal to ``reference.run`` bit for bit.
 
     inputs: event counts (samples, steps, *shape) by input name. states: also record the membrane
@@ -49,15 +55,20 @@ def run(deployment: Deployment, inputs: Mapping[str, np.ndarray], *, batch: int 
             progress(min(first + batch, total), total)
 
 
-def _run_batch(graph: ig.IntGraph, layers: dict[str, _Layer], part: Mapping[str, np.ndarray],
-               largest: Mapping[str, int], states: bool):
+def _run_batch(
+    graph: ig.IntGraph,
+    layers: dict[str, _Layer],
+    part: Mapping[str, np.ndarray],
+    largest: Mapping[str, int],
+    states: bool,
+):
     """Return outputs and voltages (B, T, *shape) int32; layer by layer, all steps at once."""
-    torch = import_torch()
+    from_numpy = import_torch().from_numpy
     values: dict[str, torch.Tensor] = {}
     top, voltages = dict(largest), {}
     for name in graph.order:
         if name in part:
-            values[name] = torch.from_numpy(np.moveaxis(part[name], 1, 0).astype(np.float32))
+            values[name] = from_numpy(np.moveaxis(part[name], 1, 0).astype(np.float32))
             continue
         layer = layers[name]
         bound = layer.bound(top)
@@ -75,25 +86,23 @@ def _record(value: torch.Tensor) -> np.ndarray:
 class _Layer:
     """One population: its synapses as float kernels and its neuron update over all steps."""
 
-    def __init__(self, name: str, pop: ig.Population, arith: Arithmetic,
-                 synapses: list[_Synapses]) -> None:
+    def __init__(
+        self, name: str, pop: ig.Population, arith: Arithmetic, synapses: list[_Synapses]
+    ) -> None:
         self.name, self.pop, self.arith, self.synapses = name, pop, arith, synapses
 
     def bound(self, top: Mapping[str, int]) -> int:
-        """Return the largest possible |synaptic sum|, from weights and each source's largest message."""
+        """Return the largest possible |synaptic sum| for each source's largest message."""
         return sum(s.gain * top[s.source] for s in self.synapses)
 
     def current(self, values: Mapping[str, torch.Tensor], bound: int) -> torch.Tensor:
         """Return the synaptic sum of every step, (T, B, *shape) float32 or float64."""
-        torch = import_torch()
+        float32, float64 = import_torch().float32, import_torch().float64
         if bound >= 1 << 53:
             raise OutOfRange(f"{self.name}: synaptic sums up to {bound} cannot be held exactly")
-        dtype = torch.float32 if bound < 1 << 24 else torch.float64
-        total = None
-        for synapses in self.synapses:
-            part = synapses.apply(values[synapses.source].to(dtype))
-            total = part if total is None else total + part
-        return total
+        dtype = float32 if bound < 1 << 24 else float64
+        parts = [s.apply(values[s.source].to(dtype)) for s in self.synapses]
+        return sum(parts[1:], parts[0])
 
     def neurons(self, a: torch.Tensor, bound: int, states: bool):
         """Return (output, voltage or None) of all steps for the synaptic sums ``a``."""
@@ -112,7 +121,7 @@ class _Layer:
         return self._check(v, bound, payload, "the readout accumulator"), None
 
     def _check(self, x: torch.Tensor, bound: float, limit: int, what: str) -> torch.Tensor:
-        """Return x; OutOfRange if it leaves -limit..limit (looked at only where bound allows that)."""
+        """Return x; OutOfRange outside -limit..limit (looked at only where bound allows that)."""
         if bound <= limit:
             return x
         low, high = (int(v) for v in x.aminmax())
@@ -195,8 +204,9 @@ class _Synapses:
             y = functional.avg_pool2d(flat, p.kernel, p.stride, p.padding, divisor_override=1)
         else:
             assert isinstance(p, ig.IntConv2d)
-            y = functional.conv2d(flat, self.kernel.to(x.dtype), None, p.stride, p.padding,
-                                  p.dilation, p.groups)
+            y = functional.conv2d(
+                flat, self.kernel.to(x.dtype), None, p.stride, p.padding, p.dilation, p.groups
+            )
         return y.unflatten(0, x.shape[:2])
 
 

@@ -33,8 +33,13 @@ def import_torch():
     return torch
 
 
-def run(graph: SpikingGraph, inputs: Mapping[str, np.ndarray], *, batch: int = 64,
-        progress: Progress | None = None) -> Iterator[Trace]:
+def run(
+    graph: SpikingGraph,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> Iterator[Trace]:
     """Yield Traces with the output of every node, float32 (samples, steps, *shape).
 
     inputs: event counts (samples, steps, *shape). A node after a mean over time has one step.
@@ -43,10 +48,16 @@ def run(graph: SpikingGraph, inputs: Mapping[str, np.ndarray], *, batch: int = 6
     total = len(next(iter(inputs.values())))
     for first, part in batches(inputs, batch):
         with torch.no_grad():
-            values = forward(graph, {n: torch.from_numpy(np.moveaxis(v, 1, 0).astype(np.float64))
-                                     for n, v in part.items()})
-        yield Trace(first, {n: np.moveaxis(v.to(torch.float32).numpy(), 0, 1)
-                            for n, v in values.items()})
+            values = forward(
+                graph,
+                {
+                    n: torch.from_numpy(np.moveaxis(v, 1, 0).astype(np.float64))
+                    for n, v in part.items()
+                },
+            )
+        yield Trace(
+            first, {n: np.moveaxis(v.to(torch.float32).numpy(), 0, 1) for n, v in values.items()}
+        )
         if progress:
             progress(min(first + batch, total), total)
 
@@ -69,7 +80,7 @@ def evaluate(node: object, x: list[torch.Tensor], dt_s: float) -> torch.Tensor:
     raise UnsupportedNode(f"{type(node).__name__} has no real-valued meaning")
 
 
-def _tensor(array: np.ndarray | None, like: torch.Tensor) -> torch.Tensor | None:
+def _tensor(array: np.ndarray | None, like: torch.Tensor):
     torch = import_torch()
     return None if array is None else torch.from_numpy(array).to(like.dtype)
 
@@ -82,8 +93,9 @@ def _per_step(function, x: torch.Tensor) -> torch.Tensor:
 def _(node: rn.Conv2d, x, dt_s):
     conv = import_torch().nn.functional.conv2d
     weight, bias = _tensor(node.weight, x[0]), _tensor(node.bias, x[0])
-    return _per_step(lambda y: conv(y, weight, bias, node.stride, node.padding, node.dilation,
-                                    node.groups), x[0])
+    return _per_step(
+        lambda y: conv(y, weight, bias, node.stride, node.padding, node.dilation, node.groups), x[0]
+    )
 
 
 @evaluate.register
@@ -102,8 +114,9 @@ def _(node: rn.Readout, x, dt_s):
 @evaluate.register
 def _(node: rn.BatchNorm, x, dt_s):
     shape = (1, 1, -1) + (1,) * (x[0].ndim - 3)
-    return (x[0] * _tensor(node.scale, x[0]).reshape(shape)
-            + _tensor(node.shift, x[0]).reshape(shape))
+    return x[0] * _tensor(node.scale, x[0]).reshape(shape) + _tensor(node.shift, x[0]).reshape(
+        shape
+    )
 
 
 @evaluate.register

@@ -17,8 +17,14 @@ from neuroav.fixed import Arithmetic, check_range, lif_step, shift_left
 from neuroav.sim.trace import Progress, Trace
 
 
-def run(deployment: Deployment, inputs: Mapping[str, np.ndarray], *, batch: int = 1,
-        states: bool = False, progress: Progress | None = None) -> Iterator[Trace]:
+def run(
+    deployment: Deployment,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    batch: int = 1,
+    states: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Trace]:
     """Yield a Trace per sample. inputs: event counts (samples, steps, *shape) by input name.
 
     batch is accepted for symmetry and ignored: the specification runs one sample at a time.
@@ -42,10 +48,15 @@ def run(deployment: Deployment, inputs: Mapping[str, np.ndarray], *, batch: int 
 def run_sample(graph: ig.IntGraph, arith: Arithmetic, frames: Mapping[str, np.ndarray]):
     """Return outputs and LIF voltages of one sample: two dicts of int64 (steps, *shape)."""
     state = {name: initial_state(graph.populations[name]) for name in graph.order}
-    outputs = {name: np.zeros((graph.steps, *graph.populations[name].shape), np.int64)
-               for name in graph.order}
-    voltages = {name: np.zeros_like(outputs[name]) for name in graph.order
-                if isinstance(graph.populations[name], ig.IntLif)}
+    outputs = {
+        name: np.zeros((graph.steps, *graph.populations[name].shape), np.int64)
+        for name in graph.order
+    }
+    voltages = {
+        name: np.zeros_like(outputs[name])
+        for name in graph.order
+        if isinstance(graph.populations[name], ig.IntLif)
+    }
     for t in range(graph.steps):
         for name in graph.order:
             pop = graph.populations[name]
@@ -72,8 +83,17 @@ def neuron_step(name: str, pop: ig.Population, state, a: np.ndarray, arith: Arit
     payload = (1 << (arith.payload_bits - 1)) - 1
     if isinstance(pop, ig.IntLif):
         bias = shift_left(pop.bias_mantissa, pop.bias_exponent)
-        u, v, spike = lif_step(*state, a, bias, decay_u=pop.decay_u, decay_v=pop.decay_v,
-                               threshold=pop.threshold, arith=arith, where=name)
+        u, v, spike = lif_step(
+            state[0],
+            state[1],
+            a,
+            bias,
+            decay_u=pop.decay_u,
+            decay_v=pop.decay_v,
+            threshold=pop.threshold,
+            arith=arith,
+            where=name,
+        )
         return (u, v), spike.astype(np.int64)
     if isinstance(pop, ig.IntOr):
         check_range(a, arith.sum_max, name, "the synaptic sum")
@@ -103,15 +123,18 @@ def synaptic_sum(p: ig.Projection, x: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def _conv(x, weight, stride, padding, dilation, groups, shape):
-    """y[o, r, c] = sum over i, dr, dc of w[o, i, dr, dc] * x[i, r*stride + dr*dilation - padding, ...]"""
+    """y[o, r, c] = sum over i, dr, dc of w[o, i, dr, dc] * x[i, r*s + dr*d - p, c*s + dc*d - p]."""
     out_channels, rows, columns = shape
     padded = np.pad(x, ((0, 0), (padding[0], padding[0]), (padding[1], padding[1])))
     y = np.zeros((groups, out_channels // groups, rows * columns), np.int64)
     for dr in range(weight.shape[2]):
         for dc in range(weight.shape[3]):
             top, left = dr * dilation[0], dc * dilation[1]
-            window = padded[:, top:top + stride[0] * (rows - 1) + 1:stride[0],
-                            left:left + stride[1] * (columns - 1) + 1:stride[1]]
+            window = padded[
+                :,
+                top : top + stride[0] * (rows - 1) + 1 : stride[0],
+                left : left + stride[1] * (columns - 1) + 1 : stride[1],
+            ]
             tap = weight[:, :, dr, dc].reshape(groups, out_channels // groups, -1)
             y += tap @ window.reshape(groups, -1, rows * columns)
     return y.reshape(shape)

@@ -1,4 +1,4 @@
-"""What an executor yields: the output of every population for a few samples, in its own time frame."""
+"""What an executor yields: every population's output, in its own time frame."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def batches(inputs: Mapping[str, np.ndarray], size: int) -> Iterator[tuple[int, 
     """Yield (first sample, slice of every input) in runs of ``size`` samples."""
     total = len(next(iter(inputs.values())))
     for first in range(0, total, size):
-        yield first, {name: value[first:first + size] for name, value in inputs.items()}
+        yield first, {name: value[first : first + size] for name, value in inputs.items()}
 
 
 class SpikeDigest:

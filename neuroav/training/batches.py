@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from neuroav.data import AVData, Frames
 
 
-def load_data(config: DataConfig, *, cache_dir: Path, data_root: Path | None = None,
-              progress: Any = None) -> AVData:
+def load_data(
+    config: DataConfig, *, cache_dir: Path, data_root: Path | None = None, progress: Any = None
+) -> AVData:
     """Return the data set a run's configuration names, prepared if need be."""
     from neuroav.data import FrameSpec, load
 
     spec = FrameSpec(steps=config.steps, visual_size=config.visual_size)
-    return load(config.name, preset=config.preset, data_seed=config.seed, cache_dir=cache_dir,
-                data_root=data_root, spec=spec, progress=progress)
+    return load(
+        config.name,
+        preset=config.preset,
+        data_seed=config.seed,
+        cache_dir=cache_dir,
+        data_root=data_root,
+        spec=spec,
+        progress=progress,
+    )
 
 
 def input_shapes(frames: Frames) -> dict[str, tuple[int, int, int]]:
@@ -33,17 +41,19 @@ def input_shapes(frames: Frames) -> dict[str, tuple[int, int, int]]:
 def to_tensors(frames: Frames, names: Sequence[str], index) -> list[torch.Tensor]:
     """Return float32 (T, B, C, H, W) tensors of the chosen samples, one per input name."""
     return [
-        torch.from_numpy(np.ascontiguousarray(np.moveaxis(getattr(frames, n)[index], 1, 0)))
-        .to(torch.float32)
+        torch.from_numpy(np.ascontiguousarray(np.moveaxis(getattr(frames, n)[index], 1, 0))).to(
+            torch.float32
+        )
         for n in names
     ]
 
 
-def iterate(frames: Frames, names: Sequence[str], batch_size: int,
-            order: np.ndarray | None = None) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+def iterate(
+    frames: Frames, names: Sequence[str], batch_size: int, order: np.ndarray | None = None
+) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
     """Yield (inputs, labels) batches in ``order`` (default: as stored)."""
     if order is None:
         order = np.arange(len(frames.labels))
     for start in range(0, len(order), batch_size):
-        index = order[start:start + batch_size]
+        index = order[start : start + batch_size]
         yield to_tensors(frames, names, index), torch.from_numpy(frames.labels[index])

@@ -1,4 +1,4 @@
-"""A run folder's files: weights as safetensors, ``last.ckpt`` read weights-only, all written whole."""
+"""A run folder's files: weights as safetensors, ``last.ckpt`` weights-only, all written whole."""
 
 from __future__ import annotations
 
@@ -53,10 +53,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
     problems += [f"left over {n}" for n in state if n not in expected]
     problems += [
         f"{n} has shape {tuple(state[n].shape)}, the model needs {tuple(v.shape)}"
-        for n, v in expected.items() if n in state and state[n].shape != v.shape
+        for n, v in expected.items()
+        if n in state and state[n].shape != v.shape
     ]
-    problems += [f"{n} holds NaN or infinite values" for n, v in state.items()
-                 if v.is_floating_point() and not torch.isfinite(v).all()]
+    problems += [
+        f"{n} holds NaN or infinite values"
+        for n, v in state.items()
+        if v.is_floating_point() and not torch.isfinite(v).all()
+    ]
     if problems:
         raise FileFormatError(f"{path}: does not fit the model: " + "; ".join(sorted(problems)))
     model.load_state_dict(state)
@@ -69,12 +73,14 @@ def save_last(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_last(path: Path) -> dict[str, Any]:
-    """Return what ``save_last`` wrote, read weights-only; FileFormatError if it is anything else."""
+    """Return what ``save_last`` wrote, read weights-only; FileFormatError for anything else."""
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file, nothing to resume; train without --resume")
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise FileFormatError(f"{path}: refused ({reason}); only tensors and plain values are read; "
-                              "train again into another folder") from None
+        raise FileFormatError(
+            f"{path}: refused ({reason}); only tensors and plain values are read; "
+            "train again into another folder"
+        ) from None

@@ -62,7 +62,7 @@ class TrainConfig(_Section):
     warmup_epochs: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     seed: int = Field(0, ge=0)
-    threads: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1)
 
 
 class RunConfig(_Section):
@@ -74,8 +74,13 @@ class RunConfig(_Section):
     train: TrainConfig = TrainConfig()
 
 
-def load_config(*, model: str | None = None, data: str | None = None, file: Path | None = None,
-                overrides: Mapping[str, str] | None = None) -> RunConfig:
+def load_config(
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    file: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> RunConfig:
     """Return the configuration of a run; ConfigError names file, key, found and allowed.
 
     overrides: dotted key -> text, e.g. {"train.epochs": "3"}; the text is read as a TOML value, and
@@ -103,8 +108,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check_key(section: str, name: str, key: str) -> None:
-    known = {f"{s}.{n}" for s, f in RunConfig.model_fields.items() if s != "schema_version"
-             for n in f.annotation.model_fields}  # type: ignore[union-attr]
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataConfig,
+        "model": ModelConfig,
+        "train": TrainConfig,
+    }
+    known = {f"{s}.{n}" for s, cls in sections.items() for n in cls.model_fields}
     if f"{section}.{name}" not in known:
         raise unknown_name("configuration key", key, known, ConfigError)
 
@@ -136,6 +145,8 @@ def load_run_config(run: Path) -> RunConfig:
     """Return the configuration stored in a run folder."""
     path = Path(run) / "config.toml"
     if not path.is_file():
-        raise ConfigError(f"{run}: holds no config.toml, so it is no run folder; "
-                          "make one with `neuroav train --model add --data av-digits --out RUN`")
+        raise ConfigError(
+            f"{run}: holds no config.toml, so it is no run folder; "
+            "make one with `neuroav train --model add --data av-digits --out RUN`"
+        )
     return _validate(_read(path), str(path))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def score(model: nn.Module, frames: Frames, classes: int, batch_size: int = 128) -> dict[str, Any]:
-    """Return samples, accuracy (fraction), loss (nats, no smoothing), confusion [label][predicted]."""
+    """Return samples, accuracy (fraction), loss (nats), confusion [label][predicted]."""
     accuracy = MulticlassAccuracy(classes, average="micro")
     confusion = MulticlassConfusionMatrix(classes)
     loss, model_was_training = 0.0, model.training
@@ -34,26 +34,38 @@ def score(model: nn.Module, frames: Frames, classes: int, batch_size: int = 128)
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
     model.train(model_was_training)
     samples = len(frames.labels)
-    return {"samples": samples, "accuracy": float(accuracy.compute()), "loss": loss / samples,
-            "confusion": confusion.compute().tolist()}
+    return {
+        "samples": samples,
+        "accuracy": float(accuracy.compute()),
+        "loss": loss / samples,
+        "confusion": confusion.compute().tolist(),
+    }
 
 
-def load_run(run: Path, *, cache_dir: Path, data_root: Path | None = None,
-             progress: Any = None) -> tuple[nn.Module, AVData, RunConfig]:
+def load_run(
+    run: Path, *, cache_dir: Path, data_root: Path | None = None, progress: Any = None
+) -> tuple[nn.Module, AVData, RunConfig]:
     """Return the trained model of a run folder (evaluation mode), its data and configuration."""
     config = load_run_config(run)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
-    model = build_model(config.model, input_shapes(data.split("val").frames(np.arange(1))),
-                        len(data.classes))
+    model = build_model(
+        config.model, input_shapes(data.split("val").frames(np.arange(1))), len(data.classes)
+    )
     load_weights(model, Path(run) / WEIGHTS)
     return model.eval(), data, config
 
 
-def evaluate(run: Path, *, split: str = "test", samples: int | None = None, cache_dir: Path,
-             data_root: Path | None = None, progress: Any = None) -> dict[str, Any]:
+def evaluate(
+    run: Path,
+    *,
+    split: str = "test",
+    samples: int | None = None,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
     """Return ``score`` of a run's best weights on the first ``samples`` samples of a split."""
-    model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root,
-                                   progress=progress)
+    model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
     part = data.split(split)
     count = len(part) if samples is None else min(samples, len(part))

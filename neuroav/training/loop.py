@@ -32,9 +32,16 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
-def train(config: RunConfig, out: Path, *, resume: bool = False, init_from: Path | None = None,
-          cache_dir: Path, data_root: Path | None = None,
-          progress: Progress | None = None) -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    init_from: Path | None = None,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Train into the folder ``out`` and return what ``metrics.json`` holds.
 
     resume: go on from ``out/last.ckpt``; init_from: start from this safetensors file. Raises
@@ -45,8 +52,9 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, init_from: Path
     torch.set_num_threads(config.train.threads)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.manual_seed(config.train.seed)
-    model = build_model(config.model, input_shapes(data.split("val").frames(np.arange(1))),
-                        len(data.classes))
+    model = build_model(
+        config.model, input_shapes(data.split("val").frames(np.arange(1))), len(data.classes)
+    )
     if init_from is not None:
         ck.load_weights(model, init_from)
     run = _Run(config, out, model, data)
@@ -60,14 +68,21 @@ def _claim(out: Path, config: RunConfig, resume: bool) -> None:
     if resume:
         stored = load_run_config(out)
         if stored != config:
-            changed = [f"{s}.{k}" for s in ("data", "model", "train")
-                       for k, v in getattr(config, s) if getattr(getattr(stored, s), k) != v]
-            raise ConfigError(f"{out}: was started with another configuration, {changed} differ; "
-                              "resume with the stored config.toml or train into another folder")
+            changed = [
+                f"{s}.{k}"
+                for s in ("data", "model", "train")
+                for k, v in getattr(config, s)
+                if getattr(getattr(stored, s), k) != v
+            ]
+            raise ConfigError(
+                f"{out}: was started with another configuration, {changed} differ; "
+                "resume with the stored config.toml or train into another folder"
+            )
         return
     if (out / ck.CONFIG).exists():
-        raise ConfigError(f"{out}: already holds a run; add --resume to go on with it, or choose "
-                          "another folder")
+        raise ConfigError(
+            f"{out}: already holds a run; add --resume to go on with it, or choose another folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
     ck.write_text(out / ck.CONFIG, dump_config(config))
 
@@ -84,8 +99,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay},
-         {"params": vectors, "weight_decay": 0.0}], lr=config.learning_rate)
+        [
+            {"params": matrices, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+    )
 
 
 class _Run:
@@ -117,12 +136,21 @@ class _Run:
                 self.history.append(record)
                 if record["val_accuracy"] >= best:
                     ck.save_weights(self.model, self.out / ck.WEIGHTS)
-                ck.save_last(self.out / ck.LAST, {
-                    "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-                    "history": self.history})
+                ck.save_last(
+                    self.out / ck.LAST,
+                    {
+                        "model": self.model.state_dict(),
+                        "optimizer": self.optimizer.state_dict(),
+                        "history": self.history,
+                    },
+                )
                 if progress:
-                    progress(f"training {self.config.model.name}, validation "
-                             f"{record['val_accuracy']:.3f}", epoch + 1, epochs)
+                    progress(
+                        f"training {self.config.model.name}, validation "
+                        f"{record['val_accuracy']:.3f}",
+                        epoch + 1,
+                        epochs,
+                    )
         metrics = self._metrics()
         ck.write_json(self.out / ck.METRICS, metrics)
         return metrics
@@ -132,8 +160,11 @@ class _Run:
 
         config, start = self.config.train, time.perf_counter()
         rng = np.random.default_rng([config.seed, epoch])
-        frames = (self.train_split.augmented(Augmentation(), rng) if self.config.data.augment
-                  else self.train_split.frames())
+        frames = (
+            self.train_split.augmented(Augmentation(), rng)
+            if self.config.data.augment
+            else self.train_split.frames()
+        )
         order = rng.permutation(len(frames.labels))
         loss_sum, correct = 0.0, 0
         self.model.train()
@@ -142,19 +173,30 @@ class _Run:
             loss, hits = self._step(epoch * self.steps_per_epoch + index, inputs, labels)
             loss_sum, correct = loss_sum + loss * len(labels), correct + hits
             if not math.isfinite(loss):
-                raise TrainingError(f"epoch {epoch}, batch {index}: the loss is {loss}; lower "
-                                    "train.learning_rate or check the input for NaN")
+                raise TrainingError(
+                    f"epoch {epoch}, batch {index}: the loss is {loss}; lower "
+                    "train.learning_rate or check the input for NaN"
+                )
         with SpikeRates(self.model) as rates:
             val = score(self.model, self.val_frames, len(self.data.classes))
-        return {"epoch": epoch, "loss": loss_sum / len(order), "accuracy": correct / len(order),
-                "val_loss": val["loss"], "val_accuracy": val["accuracy"], "rates": rates.rates(),
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-                "seconds": time.perf_counter() - start}
+        return {
+            "epoch": epoch,
+            "loss": loss_sum / len(order),
+            "accuracy": correct / len(order),
+            "val_loss": val["loss"],
+            "val_accuracy": val["accuracy"],
+            "rates": rates.rates(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": time.perf_counter() - start,
+        }
 
     def _step(self, step: int, inputs, labels) -> tuple[float, int]:
         config = self.config.train
-        factor = learning_rate_factor(step, warmup=round(config.warmup_epochs * self.steps_per_epoch),
-                                      total=config.epochs * self.steps_per_epoch)
+        factor = learning_rate_factor(
+            step,
+            warmup=round(config.warmup_epochs * self.steps_per_epoch),
+            total=config.epochs * self.steps_per_epoch,
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         logits = self.model(*inputs)
@@ -172,10 +214,17 @@ class _Run:
 
     def _metrics(self) -> dict[str, Any]:
         best = max(self.history, key=lambda h: (h["val_accuracy"], h["epoch"]))
-        return {"model": self.config.model.name, "data": self.data.name,
-                "data_hash": self.data.content_hash, "epochs": len(self.history),
-                "best_epoch": best["epoch"], "val_accuracy": best["val_accuracy"],
-                "val_loss": best["val_loss"], "rates": best["rates"],
-                "warnings": warnings_for(best["rates"]),
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-                "seconds": sum(h["seconds"] for h in self.history), "history": self.history}
+        return {
+            "model": self.config.model.name,
+            "data": self.data.name,
+            "data_hash": self.data.content_hash,
+            "epochs": len(self.history),
+            "best_epoch": best["epoch"],
+            "val_accuracy": best["val_accuracy"],
+            "val_loss": best["val_loss"],
+            "rates": best["rates"],
+            "warnings": warnings_for(best["rates"]),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "seconds": sum(h["seconds"] for h in self.history),
+            "history": self.history,
+        }

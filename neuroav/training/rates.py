@@ -26,6 +26,7 @@ class SpikeRates:
 
     def __enter__(self) -> SpikeRates:
         for name, layer in self._layers.items():
+
             def count(module, args, output: torch.Tensor, name: str = name) -> None:
                 self._spikes[name] += float(output.detach().sum())
                 self._places[name] += output.numel()
@@ -33,8 +34,12 @@ class SpikeRates:
             self._handles.append(layer.register_forward_hook(count))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for handle in self._handles:
             handle.remove()
 

@@ -55,15 +55,20 @@ def _lower_output(graph: SpikingGraph) -> SpikingGraph:
     """Merge Dense and TimeMean at the output, in either order, into one Readout."""
     last = graph.output
     if not isinstance(graph.nodes[last], (rn.TimeMean, rn.Dense)):
-        raise UnsupportedNode(f"{last}: the network ends in {type(graph.nodes[last]).__name__}; it "
-                              "must end in a mean over time (TimeMean) of class scores")
+        raise UnsupportedNode(
+            f"{last}: the network ends in {type(graph.nodes[last]).__name__}; it "
+            "must end in a mean over time (TimeMean) of class scores"
+        )
     before = graph.inputs[last][0]
     pair = (type(graph.nodes[before]), type(graph.nodes[last]))
     if pair in ((rn.Dense, rn.TimeMean), (rn.TimeMean, rn.Dense)):
         if graph.consumers(before) != (last,):
-            raise UnsupportedNode(f"{before}: is read by more than the output; give it its own layer")
+            raise UnsupportedNode(
+                f"{before}: is read by more than the output; give it its own layer"
+            )
         name, gone = (before, last) if pair[0] is rn.Dense else (last, before)
         dense = graph.nodes[name]
+        assert isinstance(dense, rn.Dense)
         source = graph.inputs[before][0]
         return _as_readout(graph, name, gone, source, dense.weight, dense.bias)
     if isinstance(graph.nodes[last], rn.TimeMean):  # a mean of spikes: one class per neuron
@@ -72,10 +77,19 @@ def _lower_output(graph: SpikingGraph) -> SpikingGraph:
     raise UnsupportedNode(f"{last}: class scores are never averaged over time; end in TimeMean")
 
 
-def _as_readout(graph: SpikingGraph, name: str, gone: str | None, source: str, weight: np.ndarray,
-                bias: np.ndarray | None) -> SpikingGraph:
+def _as_readout(
+    graph: SpikingGraph,
+    name: str,
+    gone: str | None,
+    source: str,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+) -> SpikingGraph:
     readout = rn.Readout(weight, np.zeros(len(weight)) if bias is None else bias)
     return graph.with_nodes(
-        nodes={name: readout}, inputs={name: (source,)}, shapes={name: (len(weight),)},
-        remove=[gone] if gone else [], output=name,
+        nodes={name: readout},
+        inputs={name: (source,)},
+        shapes={name: (len(weight),)},
+        remove=[gone] if gone else [],
+        output=name,
     )

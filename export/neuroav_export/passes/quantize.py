@@ -61,7 +61,9 @@ class Current:
     bias: np.ndarray
 
 
-def quantize(graph: SpikingGraph, arith: Arithmetic, bits: int) -> tuple[ig.IntGraph, dict[str, int]]:
+def quantize(
+    graph: SpikingGraph, arith: Arithmetic, bits: int
+) -> tuple[ig.IntGraph, dict[str, int]]:
     """Return the integer graph and the number of values clipped to fit, by population.
 
     bits: weight width, 2..weight_bits of the target.
@@ -79,8 +81,12 @@ def quantize(graph: SpikingGraph, arith: Arithmetic, bits: int) -> tuple[ig.IntG
 def align(graph: ig.IntGraph) -> ig.IntGraph:
     """Return the graph with every projection's delay set so that all branches stay in step."""
     aligned = {
-        name: replace(pop, projections=tuple(
-            replace(p, delay=graph.aligned_delay(name, p.source)) for p in pop.projections))
+        name: replace(
+            pop,
+            projections=tuple(
+                replace(p, delay=graph.aligned_delay(name, p.source)) for p in pop.projections
+            ),
+        )
         for name, pop in graph.populations.items()
     }
     return replace(graph, populations=aligned)
@@ -90,8 +96,10 @@ def common_scale(scales: list[Fraction]) -> Fraction:
     """Return the largest fraction of which every scale is an integer multiple."""
     common = scales[0]
     for s in scales[1:]:
-        common = Fraction(gcd(common.numerator * s.denominator, s.numerator * common.denominator),
-                          common.denominator * s.denominator)
+        common = Fraction(
+            gcd(common.numerator * s.denominator, s.numerator * common.denominator),
+            common.denominator * s.denominator,
+        )
     return common
 
 
@@ -116,8 +124,9 @@ class _Quantizer:
         handler = _HANDLERS.get(type(node))
         if handler is None:
             raise UnsupportedNode(f"{name}: {type(node).__name__} cannot be quantized")
-        self.values[name] = handler(self, name, node, [self.values[s] for s in
-                                                       self.graph.inputs[name]])
+        self.values[name] = handler(
+            self, name, node, [self.values[s] for s in self.graph.inputs[name]]
+        )
 
     def put(self, name: str, population: ig.Population, scale: Fraction) -> Value:
         self.populations[name], self.scales[name] = population, scale
@@ -125,8 +134,10 @@ class _Quantizer:
 
     def message(self, name: str, value: Value | Current) -> Value:
         if isinstance(value, Current):
-            raise UnsupportedNode(f"{name}: reads synaptic currents, it needs spikes or graded "
-                                  "messages; put neurons (Lif) before it")
+            raise UnsupportedNode(
+                f"{name}: reads synaptic currents, it needs spikes or graded "
+                "messages; put neurons (Lif) before it"
+            )
         return value
 
     def current(self, value: Value | Current) -> Current:
@@ -140,23 +151,30 @@ class _Quantizer:
         term = Term(value.name, np.array([float(value.scale)]), make)
         return Current((term,), np.zeros(1))
 
-    def synapses(self, name: str, current: Current, threshold: float = 0.0
-                 ) -> tuple[float, tuple[ig.Projection, ...]]:
+    def synapses(
+        self, name: str, current: Current, threshold: float = 0.0
+    ) -> tuple[float, tuple[ig.Projection, ...]]:
         """Return (synaptic unit, projections) of a population; the unit is shared by all terms.
 
         threshold: real threshold that must fit its mantissa in the same unit.
         """
         modes = [sign_mode(t.weight) for t in current.terms]
         grids = []
-        for term, mode in zip(current.terms, modes, strict=True):
+        for mode in modes:
             low, high = weight_levels(self.bits, mode)
             step = weight_step(self.bits, mode, self.arith.weight_bits)
             grids.append((step, low, high))
-        unit = max(
-            max(float(np.abs(t.weight).max(initial=0)) / (step * min(-low or high, high or -low))
-                for t, (step, low, high) in zip(current.terms, grids, strict=True)),
-            threshold / self.arith.threshold_max,
-        ) or 1.0
+        unit = (
+            max(
+                max(
+                    float(np.abs(t.weight).max(initial=0))
+                    / (step * min(-low or high, high or -low))
+                    for t, (step, low, high) in zip(current.terms, grids, strict=True)
+                ),
+                threshold / self.arith.threshold_max,
+            )
+            or 1.0
+        )
         projections = []
         for term, mode, (step, low, high) in zip(current.terms, modes, grids, strict=True):
             level = np.rint(term.weight / (unit * step)).astype(np.int64)
@@ -173,8 +191,10 @@ class _Quantizer:
         """Return (mantissa, exponent) of biases in 1/64 units, clipped and counted if too large."""
         wanted = np.rint(real / unit * (1 << self.arith.input_shift)).astype(np.int64)
         exponent = 0
-        while (np.abs(wanted).max(initial=0) >> exponent > self.arith.bias_max
-               and exponent < self.arith.bias_exponent_max):
+        while (
+            np.abs(wanted).max(initial=0) >> exponent > self.arith.bias_max
+            and exponent < self.arith.bias_exponent_max
+        ):
             exponent += 1
         mantissa = np.rint(wanted / (1 << exponent)).astype(np.int64)
         clipped = np.clip(mantissa, -self.arith.bias_max, self.arith.bias_max)
@@ -196,8 +216,9 @@ def _conv2d(q: _Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
     value = q.message(name, x[0])
 
     def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
-        return ig.IntConv2d(value.name, 0, weight, node.stride, node.padding, node.dilation,
-                            node.groups, bits, mode)
+        return ig.IntConv2d(
+            value.name, 0, weight, node.stride, node.padding, node.dilation, node.groups, bits, mode
+        )
 
     term = Term(value.name, node.weight * float(value.scale), make)
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
@@ -216,21 +237,35 @@ def _dense(q: _Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Cu
 def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
     d = q.graph.dt_s / node.tau_mem_s
     if node.v_reset != node.v_leak:
-        raise UnsupportedNode(f"{name}: v_reset is {node.v_reset} and v_leak {node.v_leak}; the chip "
-                              "resets to rest, use equal values")
+        raise UnsupportedNode(
+            f"{name}: v_reset is {node.v_reset} and v_leak {node.v_leak}; the chip "
+            "resets to rest, use equal values"
+        )
     if not 0 < d <= 1:
         raise UnsupportedNode(f"{name}: dt / tau_mem is {d:.4g}, needs 0 < dt / tau_mem <= 1")
     current, shape = q.current(x[0]), q.graph.shapes[name]
     real_threshold = (node.v_threshold - node.v_leak) / d
     if real_threshold <= 0:
-        raise UnsupportedNode(f"{name}: v_threshold is {node.v_threshold}, it must lie above v_leak "
-                              f"({node.v_leak})")
+        raise UnsupportedNode(
+            f"{name}: v_threshold is {node.v_threshold}, it must lie above v_leak ({node.v_leak})"
+        )
     unit, projections = q.synapses(name, current, real_threshold)
     mantissa, exponent = q.bias(name, _per_channel(current.bias, shape), unit)
     threshold = np.array([min(round(real_threshold / unit), q.arith.threshold_max)], np.int64)
     decay_v = round(d * (1 << q.arith.decay_bits))
-    return q.put(name, ig.IntLif(shape, projections, mantissa, exponent, threshold,
-                                 (1 << q.arith.decay_bits) - 1, decay_v), Fraction(1))
+    return q.put(
+        name,
+        ig.IntLif(
+            shape,
+            projections,
+            mantissa,
+            exponent,
+            threshold,
+            (1 << q.arith.decay_bits) - 1,
+            decay_v,
+        ),
+        Fraction(1),
+    )
 
 
 def _or_pool(q: _Quantizer, name: str, node: rn.OrPool2d, x: list) -> Value:
@@ -242,16 +277,20 @@ def _or_pool(q: _Quantizer, name: str, node: rn.OrPool2d, x: list) -> Value:
 def _add(q: _Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
     if any(isinstance(v, Current) for v in x):  # several synaptic inputs of one neuron layer
         parts = [q.current(v) for v in x]
-        return Current(tuple(t for p in parts for t in p.terms),
-                       np.sum(np.broadcast_arrays(*[p.bias for p in parts]), axis=0))
+        return Current(
+            tuple(t for p in parts for t in p.terms),
+            np.sum(np.broadcast_arrays(*[p.bias for p in parts]), axis=0),
+        )
     common = common_scale([v.scale for v in x])
     projections = []
     for v in x:
         weight = int(v.scale / common)
         if weight >= 1 << q.arith.weight_bits:
-            raise UnsupportedNode(f"{name}: adds values whose scales {[str(v.scale) for v in x]} "
-                                  f"need a synapse of {weight}, at most "
-                                  f"{(1 << q.arith.weight_bits) - 1}; use simpler factors")
+            raise UnsupportedNode(
+                f"{name}: adds values whose scales {[str(v.scale) for v in x]} "
+                f"need a synapse of {weight}, at most "
+                f"{(1 << q.arith.weight_bits) - 1}; use simpler factors"
+            )
         projections.append(ig.IntIdentity(v.name, 0, weight))
     return q.put(name, ig.IntSum(q.graph.shapes[name], tuple(projections)), common)
 
@@ -282,7 +321,14 @@ def _readout(q: _Quantizer, name: str, node: rn.Readout, x: list) -> Value:
 
 
 _HANDLERS: dict[type, Callable[..., Value | Current]] = {
-    rn.Input: _input, rn.Conv2d: _conv2d, rn.Dense: _dense, rn.Lif: _lif, rn.OrPool2d: _or_pool,
-    rn.Add: _add, rn.Scale: _scale, rn.SpatialSum: _spatial_sum, rn.Flatten: _flatten,
+    rn.Input: _input,
+    rn.Conv2d: _conv2d,
+    rn.Dense: _dense,
+    rn.Lif: _lif,
+    rn.OrPool2d: _or_pool,
+    rn.Add: _add,
+    rn.Scale: _scale,
+    rn.SpatialSum: _spatial_sum,
+    rn.Flatten: _flatten,
     rn.Readout: _readout,
 }

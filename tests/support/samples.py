@@ -1,0 +1,53 @@
+"""Small networks and inputs shared by tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neuroav.models import build_model
+from neuroav.training.config import ModelConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = {"audio": (8, 8, 8), "visual": (2, 16, 16)}
+
+
+def load_script(path: Path):
+    """Return a module loaded from a file, e.g. an example (its folder becomes importable)."""
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(path.parent))
+
+
+def tiny_example():
+    return load_script(ROOT / "examples" / "tiny.py")
+
+
+def poisson_inputs(samples: int, steps: int, seed: int = 0, rate: float = 0.7, names=("audio", "visual")):
+    """Return event counts (samples, steps, *shape) by input name."""
+    rng = np.random.default_rng(seed)
+    return {n: rng.poisson(rate, (samples, steps, *SHAPES[n])).astype(np.int32) for n in names}
+
+
+def warmed_model(name: str = "add", steps: int = 4, seed: int = 0, **config):
+    """Return an untrained model in evaluation mode whose neurons fire and whose norms are set."""
+    torch.manual_seed(seed)
+    model = build_model(ModelConfig(name=name, v_threshold=0.35, **{"embed_dim": 8, **config}),
+                        SHAPES, 10)
+    inputs = poisson_inputs(16, steps, seed, names=model.inputs)
+    tensors = [torch.from_numpy(np.moveaxis(inputs[n], 1, 0)).float() for n in model.inputs]
+    model.train()
+    with torch.no_grad():
+        for _ in range(30):
+            model(*tensors)
+    return model.eval()

@@ -1,0 +1,237 @@
+"""Random valid integer graphs with inputs on which they are alive.
+
+``random_deployments`` is the hypothesis strategy; ``random_deployment`` the generator behind it.
+Each population is simulated as soon as it is drawn, by the reference executor's equations, and its
+thresholds are put inside the range its neurons reach: it fires, and no register overflows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from neuroav import integer as ig
+from neuroav import nodes as rn
+from neuroav.deployment import Deployment
+from neuroav.errors import OutOfRange, StageError
+from neuroav.fixed import Arithmetic, shift_left, weight_levels, weight_step
+from neuroav.graph import SpikingGraph
+from neuroav.hardware import load_profile
+from neuroav.sim import reference
+from neuroav.stages import projection_shape, verify_graph, verify_integer
+
+MAX_COUNT = 3  # of an input
+MAX_GRADED = 1024  # of a graded message: sums of sums stay inside 24 bits
+MODES = ("mixed", "mixed", "excitatory", "inhibitory")
+
+
+def make_deployment(populations, output: str, steps: int, profile: str = "loihi2") -> Deployment:
+    """Return a deployment of hand-made or random populations; its real twin is a stub."""
+    hardware = load_profile(profile)
+    graph = ig.IntGraph(populations, output, steps, 0.01, dict.fromkeys(populations, (1, 1)))
+    verify_integer(graph, hardware.arithmetic)
+    stub = SpikingGraph({"x": rn.Input((1,))}, {"x": ()}, {"x": (1,)}, "x", 0.01, steps, "lowered")
+    classes = tuple(f"class {i}" for i in range(graph.populations[output].neurons))
+    return Deployment(graph, verify_graph(stub), hardware, classes, {})
+
+
+@st.composite
+def random_deployments(draw) -> tuple[Deployment, dict[str, np.ndarray]]:
+    """A deployment and inputs for it: 2 inputs, 1..6 hidden populations, a readout."""
+    return random_deployment(
+        draw(st.integers(0, 2**32 - 1)),
+        hidden=draw(st.integers(1, 6)),
+        steps=draw(st.sampled_from((1, 3, 5, 8))),
+        samples=draw(st.integers(1, 4)),
+    )
+
+
+def random_deployment(
+    seed: int, *, hidden: int = 4, steps: int = 5, samples: int = 3
+) -> tuple[Deployment, dict[str, np.ndarray]]:
+    """Return a random deployment and inputs (samples, steps, *shape); same seed, same network."""
+    growth = _Growth(np.random.default_rng(seed), steps, samples)
+    for number in range(hidden):
+        growth.add_hidden(f"p{number}")
+    growth.add_readout()
+    deployment = make_deployment(growth.populations, "readout", steps)
+    inputs = {n: growth.outputs[n].astype(np.int32) for n in deployment.integer.inputs}
+    return deployment, inputs
+
+
+class _Growth:
+    """A graph under construction: populations with their latencies and simulated outputs."""
+
+    def __init__(self, rng: np.random.Generator, steps: int, samples: int) -> None:
+        self.rng, self.steps, self.samples = rng, steps, samples
+        self.arith: Arithmetic = load_profile("loihi2").arithmetic
+        self.populations: dict[str, ig.Population] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+        self.latency: dict[str, int] = {}
+        for name in ("eye", "ear"):
+            shape = (int(rng.integers(1, 4)), int(rng.integers(3, 8)), int(rng.integers(3, 8)))
+            fired = rng.random((samples, steps, *shape)) < 0.4
+            self.outputs[name] = fired * rng.integers(1, MAX_COUNT + 1, fired.shape)
+            self.populations[name] = ig.IntInput(shape, (), MAX_COUNT)
+            self.latency[name] = 0
+
+    # --- one population ---
+    def add_hidden(self, name: str) -> None:
+        for _ in range(40):
+            source = self._choose(list(self.populations))
+            first, shape = self._any_projection(source)
+            projections = [first]
+            if self.rng.random() < 0.5:  # a second source, mostly of another depth
+                others = [
+                    self._joining_projection(n, shape) for n in self.populations if n != source
+                ]
+                projections += [p for p in others if p is not None][:1]
+            if self._accept(name, shape, projections, self._choose(("lif", "lif", "or", "sum"))):
+                return
+        relay = [ig.IntIdentity("eye", 0, 1)]
+        assert self._accept(name, self.populations["eye"].shape, relay, "or")
+
+    def add_readout(self) -> None:
+        read = {p.source for pop in self.populations.values() for p in pop.projections}
+        loose = [n for n in self.populations if n not in read][-3:]
+        while not self._accept("readout", (4,), [self._dense(n, 4) for n in loose], "readout"):
+            pass
+
+    def _accept(self, name: str, shape, projections, kind: str) -> bool:
+        """Add a population unless it is silent or a register overflows."""
+        latency = 1 + max(self.latency[p.source] for p in projections)
+        aligned = tuple(replace(p, delay=latency - 1 - self.latency[p.source]) for p in projections)
+        a = self._synaptic_sums(aligned, shape)
+        pop = self._population(kind, shape, aligned, a)
+        try:
+            out = self._simulate(name, pop, a)
+        except OutOfRange:
+            return False
+        if not out.any() or (kind == "sum" and np.abs(out).max() > MAX_GRADED):
+            return False
+        self.populations[name], self.outputs[name], self.latency[name] = pop, out, latency
+        return True
+
+    def _population(self, kind: str, shape, projections, a: np.ndarray) -> ig.Population:
+        if kind == "or":
+            return ig.IntOr(shape, projections)
+        if kind == "sum":
+            return ig.IntSum(shape, projections)
+        per_channel = (shape[0],) + (1,) * (len(shape) - 1)
+        if kind == "readout":
+            return ig.IntReadout(shape, projections, self.rng.integers(-50, 50, per_channel))
+        return self._lif(shape, projections, a, per_channel)
+
+    def _lif(self, shape, projections, a: np.ndarray, per_channel) -> ig.IntLif:
+        rng, exponent = self.rng, int(self.rng.integers(0, 5))
+        bias = rng.integers(-30, 60, self._choose((per_channel, shape)))
+        decay_u = int(self._choose((4095, 4095, 3000, 1024)))
+        decay_v = int(self._choose((2048, 2048, 4096, 500, 0)))
+        silent = ig.IntLif(
+            shape,
+            projections,
+            bias,
+            exponent,
+            np.asarray(self.arith.threshold_max),
+            decay_u,
+            decay_v,
+        )
+        reached = max(1, int(np.quantile(self._voltages(silent, a), 0.8)) >> 6)
+        spread = rng.integers(max(1, reached // 2), reached + 1, per_channel)
+        threshold = np.minimum(spread, self.arith.threshold_max)
+        return ig.IntLif(shape, projections, bias, exponent, threshold, decay_u, decay_v)
+
+    # --- simulation ---
+    def _synaptic_sums(self, projections, shape) -> np.ndarray:
+        a = np.zeros((self.samples, self.steps, *shape), np.int64)
+        for s, t in np.ndindex(self.samples, self.steps):
+            for p in projections:
+                a[s, t] += reference.synaptic_sum(p, self.outputs[p.source][s, t], shape)
+        return a
+
+    def _simulate(self, name: str, pop: ig.Population, a: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(a)
+        for s in range(self.samples):
+            state = reference.initial_state(pop)
+            for t in range(self.steps):
+                state, out[s, t] = reference.neuron_step(name, pop, state, a[s, t], self.arith)
+        return out
+
+    def _voltages(self, pop: ig.IntLif, a: np.ndarray) -> np.ndarray:
+        """Membrane voltages of neurons that never fire, as far as the registers go."""
+        v = np.zeros_like(a)
+        bias = shift_left(pop.bias_mantissa, pop.bias_exponent)
+        keep_u, keep_v = (4095 - pop.decay_u) / 4096, (4096 - pop.decay_v) / 4096
+        for s in range(self.samples):
+            current = voltage = np.zeros(pop.shape)
+            for t in range(self.steps):
+                current = current * keep_u + a[s, t] * 64
+                voltage = voltage * keep_v + current + bias
+                v[s, t] = np.clip(voltage, -(1 << 23), (1 << 23) - 1)
+        return v
+
+    # --- projections ---
+    def _any_projection(self, source: str):
+        shape = self.populations[source].shape
+        makers = [
+            lambda: self._dense(source, int(self.rng.integers(3, 9))),
+            lambda: self._identity(source),
+        ]
+        if len(shape) == 3:
+            makers += [lambda: self._conv(source)] * 3
+            makers += [lambda: self._pool(source), lambda: ig.IntSpatialSum(source, 0)]
+        while True:
+            p = self._choose(makers)()
+            try:
+                return p, projection_shape(p, shape)
+            except StageError:  # a kernel larger than its source: draw again
+                continue
+
+    def _joining_projection(self, source: str, shape) -> ig.Projection | None:
+        """Return a projection from ``source`` that ends in ``shape``, if there is a simple one."""
+        found = self.populations[source].shape
+        if len(shape) == 1:
+            return self._dense(source, shape[0])
+        if found == shape:
+            return self._identity(source)
+        return self._same(source, shape[0]) if found[1:] == shape[1:] else None
+
+    def _same(self, source: str, out: int) -> ig.IntConv2d:
+        channels = self.populations[source].shape[0]
+        return self._convolution(source, out, channels, (3, 3), (1, 1), (1, 1), (1, 1), 1)
+
+    def _conv(self, source: str) -> ig.IntConv2d:
+        rng, channels = self.rng, self.populations[source].shape[0]
+        groups = channels if channels > 1 and rng.random() < 0.3 else 1
+        out = groups * int(rng.integers(1, 4))
+        kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
+        pair = [tuple(int(v) for v in rng.integers(low, 3, 2)) for low in (1, 0, 1)]
+        return self._convolution(source, out, channels // groups, kernel, *pair, groups)
+
+    def _convolution(self, source, out, inputs, kernel, stride, padding, dilation, groups):
+        weight, bits, mode = self._weights((out, inputs, *kernel))
+        return ig.IntConv2d(source, 0, weight, stride, padding, dilation, groups, bits, mode)
+
+    def _dense(self, source: str, out: int) -> ig.IntDense:
+        return ig.IntDense(source, 0, *self._weights((out, self.populations[source].neurons)))
+
+    def _identity(self, source: str) -> ig.IntIdentity:
+        return ig.IntIdentity(source, 0, int(self._choose((1, 1, 2, 3, 255, -1, -7, -255, -256))))
+
+    def _pool(self, source: str) -> ig.IntPool:
+        kernel = tuple(int(k) for k in self.rng.integers(2, 4, 2))
+        padding = tuple(int(self.rng.integers(0, k // 2 + 1)) for k in kernel)
+        return ig.IntPool(
+            source, 0, kernel, tuple(int(v) for v in self.rng.integers(1, 3, 2)), padding
+        )
+
+    def _weights(self, shape) -> tuple[np.ndarray, int, str]:
+        bits, mode = int(self.rng.integers(2, 9)), self._choose(MODES)
+        span = self._choose((1, 8, 256))
+        low, high = np.clip(weight_levels(bits, mode), -span, span)
+        return self.rng.integers(low, high + 1, shape) * weight_step(bits, mode), bits, mode
+
+    def _choose(self, options):
+        return options[int(self.rng.integers(len(options)))]

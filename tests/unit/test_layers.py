@@ -1,0 +1,261 @@
+"""Import directions: who may import whom, and which third-party package belongs where.
+
+A module must have its line in ``MODULES`` and a third-party package its line in ``THIRD_PARTY``.
+Imports are read from the source, so those inside functions count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (ROOT / "neuroav", ROOT / "export" / "neuroav_export")
+
+# Layer -> layers it may import besides itself, from the ground up.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "ground": (),
+    "graph": ("ground",),
+    "deployment": ("ground", "graph"),
+    "data": ("ground",),
+    "learning": ("ground", "data"),
+    # Executors know nothing of data sets, models and training.
+    "executors": ("ground", "graph", "deployment"),
+    "measures": ("ground", "graph", "deployment", "executors"),
+    "compiler": ("ground", "graph", "deployment", "executors", "data", "learning"),
+    # What runs a deployment needs neither the compiler nor the models that made it.
+    "runs": ("ground", "graph", "deployment", "executors", "measures", "data"),
+    "doctor": ("ground", "executors"),
+    "demo": (
+        "ground", "graph", "deployment", "data", "learning", "executors", "measures", "compiler",
+        "runs",
+    ),
+    "command line": (
+        "ground", "graph", "deployment", "data", "learning", "executors", "measures", "compiler",
+        "runs", "doctor", "demo",
+    ),
+}  # fmt: skip
+
+MODULES: dict[str, str] = {
+    "neuroav": "ground",
+    "neuroav.errors": "ground",
+    "neuroav.files": "ground",
+    "neuroav.fixed": "ground",
+    "neuroav.graph": "graph",
+    "neuroav.hardware": "graph",
+    "neuroav.integer": "graph",
+    "neuroav.nodes": "graph",
+    "neuroav.stages": "graph",
+    "neuroav.deployment": "deployment",
+    "neuroav.navfile": "deployment",
+    "neuroav.data": "data",
+    "neuroav.data._espeak_worker": "data",
+    "neuroav.data.augment": "data",
+    "neuroav.data.avdata": "data",
+    "neuroav.data.avdigits": "data",
+    "neuroav.data.cache": "data",
+    "neuroav.data.catalogue": "data",
+    "neuroav.data.cochlea": "data",
+    "neuroav.data.dvs": "data",
+    "neuroav.data.frames": "data",
+    "neuroav.data.ragged": "data",
+    "neuroav.data.speech": "data",
+    "neuroav.data.tonic_view": "data",
+    "neuroav.models": "learning",
+    "neuroav.models.add": "learning",
+    "neuroav.models.layers": "learning",
+    "neuroav.models.registry": "learning",
+    "neuroav.training": "learning",
+    "neuroav.training.batches": "learning",
+    "neuroav.training.checkpoint": "learning",
+    "neuroav.training.config": "learning",
+    "neuroav.training.evaluate": "learning",
+    "neuroav.training.loop": "learning",
+    "neuroav.training.rates": "learning",
+    "neuroav.sim": "executors",
+    "neuroav.sim.fast": "executors",
+    "neuroav.sim.lava": "executors",
+    "neuroav.sim.lava.bounds": "executors",
+    "neuroav.sim.lava.build": "executors",
+    "neuroav.sim.lava.checked": "executors",
+    "neuroav.sim.lava.client": "executors",
+    "neuroav.sim.lava.engine": "executors",
+    "neuroav.sim.lava.guard": "executors",
+    "neuroav.sim.lava.jobs": "executors",
+    "neuroav.sim.lava.layout": "executors",
+    "neuroav.sim.lava.processes": "executors",
+    "neuroav.sim.lava.processes.accumulator": "executors",
+    "neuroav.sim.lava.processes.conv": "executors",
+    "neuroav.sim.lava.processes.delay": "executors",
+    "neuroav.sim.lava.processes.recorder": "executors",
+    "neuroav.sim.lava.shim": "executors",
+    "neuroav.sim.lava.worker": "executors",
+    "neuroav.sim.real": "executors",
+    "neuroav.sim.reference": "executors",
+    "neuroav.sim.trace": "executors",
+    "neuroav.counts": "measures",
+    "neuroav.energy": "measures",
+    "neuroav.recordfile": "measures",
+    "neuroav_export": "compiler",
+    "neuroav_export.passes": "compiler",
+    "neuroav_export.passes.fold_norm": "compiler",
+    "neuroav_export.passes.lower": "compiler",
+    "neuroav_export.passes.quantize": "compiler",
+    "neuroav_export.pipeline": "compiler",
+    "neuroav_export.run": "compiler",
+    "neuroav_export.trace": "compiler",
+    "neuroav.simulate": "runs",
+    "neuroav.verify": "runs",
+    "neuroav.doctor": "doctor",
+    "neuroav.__main__": "command line",
+    "neuroav.cli": "command line",
+    "neuroav.cli.common": "command line",
+    "neuroav.cli.data": "command line",
+    "neuroav.cli.demo": "command line",
+    "neuroav.cli.doctor": "command line",
+    "neuroav.cli.export": "command line",
+    "neuroav.cli.group": "command line",
+    "neuroav.cli.profiles": "command line",
+    "neuroav.cli.progress": "command line",
+    "neuroav.cli.report": "command line",
+    "neuroav.cli.simulate": "command line",
+    "neuroav.cli.train": "command line",
+}
+
+# Package -> modules (and what lies below them) that may import it; numpy may be used anywhere.
+THIRD_PARTY: dict[str, tuple[str, ...]] = {
+    "click": ("neuroav.cli",),
+    "rich": ("neuroav.cli",),
+    "platformdirs": ("neuroav.cli.common",),
+    "pydantic": ("neuroav.hardware", "neuroav.training.config"),
+    "pydantic_core": ("neuroav.hardware",),
+    "tomli": ("neuroav.hardware", "neuroav.training.config"),
+    "tomli_w": ("neuroav.training.config",),
+    "h5py": ("neuroav.navfile", "neuroav.recordfile", "neuroav.data.cache"),
+    "torch": (
+        "neuroav.models",
+        "neuroav.training",
+        "neuroav.sim.fast",
+        "neuroav.sim.real",
+        "neuroav_export",
+    ),
+    "norse": ("neuroav.models",),
+    "torchmetrics": ("neuroav.training.evaluate",),
+    "safetensors": ("neuroav.training.checkpoint",),
+    "lava": ("neuroav.sim.lava",),
+    "tonic": ("neuroav.data",),
+    "scipy": ("neuroav.data.cochlea", "neuroav.sim.lava.build"),
+    "sklearn": ("neuroav.data.avdigits",),
+    "espeakng_loader": ("neuroav.data._espeak_worker",),
+}
+ANYWHERE = {"numpy"}
+
+
+def sources() -> dict[str, Path]:
+    """Return module name -> file of everything that is shipped."""
+    found = {}
+    for package in PACKAGES:
+        for path in package.rglob("*.py"):
+            name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports(source: str) -> Iterator[tuple[str, int]]:
+    """Yield (imported module, line) of every import statement and ``import_module("...")`` call.
+
+    ``from a import b`` gives ``a.b`` where that is a module of ours, ``a`` otherwise.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are written out in full"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in MODULES else node.module), node.lineno
+        elif isinstance(node, ast.Call) and node.args:
+            function = ast.unparse(node.func).rpartition(".")[2]
+            first = node.args[0]
+            if function == "import_module" and isinstance(first, ast.Constant):
+                yield first.value, node.lineno
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Return one line per import that ``module`` may not make."""
+    layer, found = MODULES[module], []
+    for name, line in imports(source):
+        package, where = name.partition(".")[0], f"{module}:{line} imports {name}"
+        if package in ("neuroav", "neuroav_export"):
+            if name not in MODULES:
+                found.append(f"{where}, which is no module")
+            elif MODULES[name] not in (layer, *LAYERS[layer]):
+                found.append(f"{where}: {layer} may not import {MODULES[name]}")
+        elif package not in sys.stdlib_module_names | ANYWHERE:
+            allowed = THIRD_PARTY.get(package, ())
+            if not any(module == a or module.startswith(f"{a}.") for a in allowed):
+                found.append(f"{where}: allowed in {', '.join(allowed) or 'no module'}")
+    return found
+
+
+def test_every_module_has_its_line_in_the_table():
+    missing, stale = set(sources()) - set(MODULES), set(MODULES) - set(sources())
+    assert not missing, f"add to MODULES in {__file__}: {sorted(missing)}"
+    assert not stale, f"remove from MODULES in {__file__}: {sorted(stale)}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_only_what_its_layer_may(module):
+    assert violations(module, sources()[module].read_text(encoding="utf-8")) == []
+
+
+def test_layers_have_no_circle():
+    done: set[str] = set()
+    for layer, below in LAYERS.items():
+        assert set(below) <= done, f"{layer} imports a layer listed after it"
+        done.add(layer)
+    assert set(MODULES.values()) == done
+
+
+def test_every_third_party_line_is_used():
+    used: dict[str, set[str]] = {}
+    for module, path in sources().items():
+        for name, _ in imports(path.read_text(encoding="utf-8")):
+            used.setdefault(name.partition(".")[0], set()).add(module)
+    for package, allowed in THIRD_PARTY.items():
+        for prefix in allowed:
+            assert any(m == prefix or m.startswith(f"{prefix}.") for m in used.get(package, ())), (
+                f"remove {prefix} from {package}'s line in THIRD_PARTY"
+            )
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "message"),
+    [
+        ("neuroav.graph", "def f():\n    from neuroav import deployment", "graph:2 imports"),
+        ("neuroav.sim.fast", "import neuroav.data.frames", "executors may not import data"),
+        ("neuroav.data", "from neuroav.models import add", "data may not import learning"),
+        ("neuroav.graph", "import torch.nn", "imports torch.nn: allowed in "),
+        ("neuroav.sim.real", "from lava.proc import lif", "allowed in neuroav.sim.lava"),
+        ("neuroav.graph", "import pandas", "allowed in no module"),
+        ("neuroav.graph", "import neuroav.nothing", "which is no module"),
+        (
+            "neuroav.errors",
+            "from importlib import import_module\nimport_module('neuroav.sim.fast')",
+            "ground may not import executors",
+        ),
+    ],
+)
+def test_a_forbidden_import_is_found(module, source, message):
+    (found,) = violations(module, source)
+    assert message in found
+
+
+def test_a_relative_import_is_refused():
+    with pytest.raises(AssertionError, match="line 1: imports are written out in full"):
+        list(imports("from . import graph"))
