@@ -76,7 +76,7 @@ class _Speaker:
             self._lib.espeak_SetParameter(key, value, 0)
         raw = text.encode()
         self._lib.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, _UTF8, None, None)
-        if not self._chunks:
+        if not any(chunk.any() for chunk in self._chunks):
             raise ValueError(f"espeak-ng spoke nothing for {text!r} with voice {voice!r}")
         return np.concatenate(self._chunks)
 

@@ -17,11 +17,12 @@ bank about as dear as one long convolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from neuroav.data.ragged import Ragged
+from neuroav.errors import DataError
 
 CHANNELS = 64
 LOW_HZ, HIGH_HZ = 80.0, 7200.0  # assumed: the range of N-TIDIGITS-like cochleas
@@ -31,9 +32,11 @@ FLOOR = 1.5  # assumed; without it noise multiplies the spikes by six
 TICK_US = 1000
 TAU_TICKS = 20.0
 REFRACTORY_TICKS = 2
-GAIN = 0.35  # assumed: drive per tick of a channel at the utterance's mean level, see encode()
+GAIN = 0.8  # assumed: gives about 1000 spikes for a clean spoken digit, as N-TIDIGITS has
+_CHUNK = 256  # waves whose currents are held at a time: about 40 MB
 _ENVELOPE_RATE = 2000  # Hz; holds the widest channel's envelope
 _TAIL = 0.1  # s of silence behind the window, so that filters ring out before the circle closes
+_ROUND = 0.1  # s; lengths in whole tenths have small factors at the usual sampling rates
 
 
 def erb_space(channels: int = CHANNELS, low: float = LOW_HZ, high: float = HIGH_HZ) -> np.ndarray:
@@ -68,11 +71,11 @@ class GammatoneBank:
     """
 
     def __init__(self, rate: float, window_ms: int) -> None:
-        # A transform of a whole number of 10 ms keeps bins at round frequencies for any rate.
-        seconds = np.ceil((window_ms / 1000 + _TAIL) * 100) / 100
-        self.samples = int(round(rate * window_ms / 1000))
-        self._length = int(round(rate * seconds))
-        self._short = int(round(_ENVELOPE_RATE * seconds))
+        seconds = np.ceil((window_ms / 1000 + _TAIL) / _ROUND) * _ROUND
+        self.rate = rate
+        self.samples = round(rate * window_ms / 1000)
+        self._length = round(rate * seconds)
+        self._short = round(_ENVELOPE_RATE * seconds)
         self._ticks = window_ms
         centre = erb_space()
         step = rate / self._length
@@ -134,30 +137,39 @@ def encode(
     snr_db: np.ndarray,
     rngs: Sequence[np.random.Generator],
     window_ms: int,
-    on_item=None,
+    on_item: Callable[[int], None] | None = None,
 ) -> Ragged:
-    """Spikes of every wave as a ``Ragged`` with columns ``channel`` (uint8) and ``time`` (uint32, us).
+    """Spikes of every wave: columns ``channel`` (uint8) and ``time`` (uint32, us).
 
-    ``snr_db`` (N,) is the ratio of the utterance's power, over its own length, to the power of
-    pink noise filling the whole window; infinity adds none. Each utterance is first brought to
-    unit power. ``on_item(done)`` is called after each utterance.
+    ``snr_db`` (N,) is the ratio of the wave's power, over its length within the window, to the
+    power of pink noise filling the whole window; infinity adds none. Each wave is first brought to
+    unit power. ``on_item(done)`` is called after each wave. DataError for a silent wave.
     """
     bank = GammatoneBank(rate, window_ms)
-    current = np.empty((len(waves), CHANNELS, window_ms), np.float32)
-    for i, wave in enumerate(waves):
-        speech = np.zeros(bank.samples)
-        part = wave[: bank.samples].astype(np.float64)
-        speech[: len(part)] = part / np.sqrt(np.mean(part**2))
-        if np.isfinite(snr_db[i]):
-            noise = pink_noise(rngs[i], bank.samples, rate)
-            speech += noise * 10 ** (-snr_db[i] / 20)
-        current[i] = drive(bank.envelopes(speech))
-        if on_item is not None:
-            on_item(i + 1)
-    tick, item, channel = fire(current)
-    return Ragged.build(
-        item,
-        len(waves),
-        channel=channel.astype(np.uint8),
-        time=(tick * TICK_US).astype(np.uint32),
-    )
+    parts = []
+    for first in range(0, len(waves), _CHUNK):
+        chunk = range(first, min(first + _CHUNK, len(waves)))
+        current = np.empty((len(chunk), CHANNELS, window_ms), np.float32)
+        for row, i in enumerate(chunk):
+            if not waves[i][: bank.samples].any():
+                raise DataError(f"recording {i} is silent: there is nothing to hear in it")
+            current[row] = drive(bank.envelopes(_mixed(waves[i], bank, snr_db[i], rngs[i])))
+            if on_item is not None:
+                on_item(i + 1)
+        tick, item, channel = fire(current)
+        columns = {"channel": channel.astype(np.uint8)}
+        columns["time"] = (tick * TICK_US).astype(np.uint32)
+        parts.append(Ragged.build(item, len(chunk), **columns))
+    return Ragged.join(parts)
+
+
+def _mixed(
+    wave: np.ndarray, bank: GammatoneBank, snr_db: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The wave at unit power, cut or padded to the bank's window, in pink noise; float64."""
+    heard = np.zeros(bank.samples)
+    part = wave[: bank.samples].astype(np.float64)
+    heard[: len(part)] = part / np.sqrt(np.mean(part**2))
+    if np.isfinite(snr_db):
+        heard += pink_noise(rng, bank.samples, bank.rate) * 10 ** (-snr_db / 20)
+    return heard

@@ -10,7 +10,7 @@ All constants not cited are assumed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,9 +124,9 @@ def record(
     pictures: np.ndarray,
     noise: SensorNoise,
     rngs: Sequence[np.random.Generator],
-    on_item=None,
+    on_item: Callable[[int], None] | None = None,
 ) -> Ragged:
-    """Events of every picture (N, h, w), levels 0..16: columns x, y, p (uint8) and time (uint32, us).
+    """Events of every picture (N, h, w), levels 0..16: columns x, y, p (uint8), time (uint32, us).
 
     p is 1 for ON, more light. ``rngs`` holds one generator per picture, so that a recording does
     not depend on its neighbours. ``on_item(done)`` is called now and then.

@@ -1,0 +1,212 @@
+"""The data sets by name: what they are, preparing them once, loading and describing them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from neuroav.data import avdigits, cache
+from neuroav.data.avdata import AVData
+from neuroav.data.avdigits import Progress
+from neuroav.data.frames import FrameSpec
+from neuroav.errors import DataError, unknown_name
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts about a data set: name, title, presets, classes, licence, and what it cannot show."""
+
+    name: str
+    title: str
+    presets: tuple[str, ...]
+    classes: tuple[str, ...]
+    licence: str
+    limits: tuple[str, ...]
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    "av-digits": DatasetInfo(
+        name="av-digits",
+        title="Spoken and written digits as spikes, generated here: 1797 label-level pairs",
+        presets=("default", "easy", "hard", "unreliable"),
+        classes=("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+        licence=(
+            "Pictures: UCI Optical Recognition of Handwritten Digits, CC BY 4.0. Speech is made by "
+            "espeak-ng (GPL-3.0-or-later), run as a separate program; only spikes are kept."
+        ),
+        limits=(
+            "synthetic speech, though no voice is in two splits",
+            "pictures of 8x8 pixels before a virtual event camera",
+            "the writers of the pictures are not recorded: one may be in two splits",
+            "sound and picture share a label, not a moment: no audio-visual synchrony",
+            "450 test pairs: accuracies are good to about two points",
+        ),
+    ),
+}
+
+# Each offers parameters(preset, seed, limit), generate(preset, seed, limit, progress), made_with().
+_GENERATORS: dict[str, ModuleType] = {"av-digits": avdigits}
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """Facts about ``name``; DataError with near matches if there is no such data set."""
+    if name not in DATASETS:
+        raise unknown_name("data set", name, DATASETS, DataError)
+    return DATASETS[name]
+
+
+def cache_path(
+    name: str,
+    *,
+    preset: str = "default",
+    data_seed: int = 0,
+    cache_dir: Path,
+    limit: int | None = None,
+) -> Path:
+    """Where the prepared data lies or would lie; its name holds a hash of every parameter."""
+    dataset_info(name)
+    stated = _GENERATORS[name].parameters(preset, data_seed, limit)
+    key = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
+    return Path(cache_dir) / name / f"{preset}-{key}.h5"
+
+
+def _remedy(name: str) -> str:
+    return f"delete it or run: neuroav data prepare {name} --force"
+
+
+def prepare(
+    name: str,
+    *,
+    preset: str = "default",
+    data_seed: int = 0,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    limit: int | None = None,
+) -> Path:
+    """Make sure the data is in the cache, and return its file.
+
+    A file already there is checked and kept unless ``force``. ``data_root`` holds recordings for
+    data sets that need some; av-digits does not. ``limit`` makes that many pairs only, for trials.
+    ``progress(stage, done, total)``. DataError for unknown names, a damaged file or a folder that
+    cannot be written; MissingDependency when an optional package is absent. Interrupted, it leaves
+    the cache as it was.
+    """
+    path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
+    if path.exists() and not force:
+        cache.read(path, _remedy(name))
+        return path
+    _generate(name, path, preset, data_seed, limit, progress)
+    return path
+
+
+def _generate(
+    name: str,
+    path: Path,
+    preset: str,
+    data_seed: int,
+    limit: int | None,
+    progress: Progress | None,
+) -> cache.Recordings:
+    """Make the recordings and write them to ``path``."""
+    generator = _GENERATORS[name]
+    cache.require_folder(path.parent)
+    recordings = generator.generate(preset, data_seed, limit, progress)
+    if progress is not None:
+        progress("write", 0, 1)
+    cache.save(path, recordings, generator.made_with())
+    if progress is not None:
+        progress("write", 1, 1)
+    return recordings
+
+
+def load(
+    name: str,
+    *,
+    preset: str = "default",
+    data_seed: int = 0,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    spec: FrameSpec | None = None,
+    progress: Progress | None = None,
+    limit: int | None = None,
+) -> AVData:
+    """The data set, from the cache or else prepared first. Errors as ``prepare``."""
+    path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
+    if path.exists():
+        recordings = cache.read(path, _remedy(name))
+    else:
+        recordings = _generate(name, path, preset, data_seed, limit, progress)
+    return AVData.of(recordings, spec or FrameSpec())
+
+
+def describe(
+    name: str,
+    preset: str = "default",
+    *,
+    data_seed: int = 0,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    spec: FrameSpec | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Facts for display, all JSON values; never prepares anything.
+
+    Always: name, title, preset, presets, data_seed, classes, licence, limits, layout, file,
+    prepared. When prepared also: content_hash, bytes, splits (pairs and pairs per class by split)
+    and median events per recording (audio_events_median, visual_events_median).
+    """
+    info = dataset_info(name)
+    path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
+    facts = asdict(info) | {
+        "preset": preset,
+        "data_seed": data_seed,
+        "layout": layout(spec or FrameSpec()),
+        "file": str(path),
+        "prepared": path.exists(),
+    }
+    if path.exists():
+        facts |= _contents(cache.read(path, _remedy(name))) | {"bytes": path.stat().st_size}
+    return facts
+
+
+def _contents(recordings: cache.Recordings) -> dict[str, Any]:
+    classes = recordings.meta["classes"]
+    splits = {}
+    for code, split in enumerate(cache.SPLITS):
+        labels = recordings.labels[recordings.split == code]
+        counts = np.bincount(labels, minlength=len(classes)).tolist()
+        splits[split] = {"pairs": len(labels), "by_class": dict(zip(classes, counts, strict=True))}
+    return {
+        "content_hash": recordings.content_hash,
+        "splits": splits,
+        "audio_events_median": float(np.median(recordings.audio.counts)),
+        "visual_events_median": float(np.median(recordings.visual.counts)),
+    }
+
+
+def layout(spec: FrameSpec) -> dict[str, str]:
+    """What each axis of the frames means, in words, for ``spec``."""
+    steps, bands, rows, fine = spec.audio_shape
+    size = spec.visual_size
+    return {
+        "audio": (
+            f"uint8 ({steps}, {bands}, {rows}, {fine}) = (step, input channel, row, fine time bin) "
+            f"event counts; cochlear channel c, 0 = lowest, is input channel c // {rows} and row "
+            f"c % {rows}"
+            if bands * rows == 64
+            else f"uint8 ({steps}, {bands}, {rows}, {fine}) = (step, input channel, row, fine time "
+            f"bin) event counts; {64 // (bands * rows)} neighbouring cochlear channels are added"
+        ),
+        "visual": (
+            f"uint8 ({steps}, 2, {size}, {size}) = (step, polarity 0 OFF 1 ON, row y, column x) "
+            f"event counts over the central 32x32 pixels, binned {32 // size}x{32 // size}"
+        ),
+    }
