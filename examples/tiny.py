@@ -67,25 +67,32 @@ def recordings(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
 def build() -> Deployment:
     """Return the compiled detector with its recordings inside."""
     inputs, labels = recordings()
-    return compile_module(Detector(), inputs, target="loihi2", classes=CLASSES,
-                          probe=Probe(inputs, labels))
+    return compile_module(
+        Detector(), inputs, target="loihi2", classes=CLASSES, probe=Probe(inputs, labels)
+    )
 
 
 def main() -> None:
     deployment = build()
     inputs, labels = recordings()
     graph = deployment.integer
-    print(f"{deployment.neurons} neurons, {deployment.synapses} synapses on {deployment.profile.id}")
+    print(
+        f"{deployment.neurons} neurons, {deployment.synapses} synapses on {deployment.profile.id}"
+    )
     by_reference = collect(reference.run(deployment, inputs))
     by_fast = collect(fast.run(deployment, inputs))
     for name in graph.order:
-        print(f"  {name:12} {type(graph.populations[name]).__name__:10} "
-              f"latency {graph.latency[name]}, {int((by_fast[name] != 0).sum())} messages")
+        print(
+            f"  {name:12} {type(graph.populations[name]).__name__:10} "
+            f"latency {graph.latency[name]}, {int((by_fast[name] != 0).sum())} messages"
+        )
     equal = all(np.array_equal(by_reference[n], by_fast[n]) for n in graph.order)
     scores = by_fast[graph.output][:, -1]
     print("decisions:", ", ".join(CLASSES[i] for i in scores.argmax(1)))
-    print(f"right: {int((scores.argmax(1) == labels).sum())} of {len(labels)}; "
-          f"reference and fast equal: {equal}")
+    print(
+        f"right: {int((scores.argmax(1) == labels).sum())} of {len(labels)}; "
+        f"reference and fast equal: {equal}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Part:
     """One package. extra: the extra that brings it, '' for the core. spec: what pip is asked for.
 
     needs: packages that pip must be asked for besides, because ``spec`` is installed without its
-    own dependencies (lava's wheels declare Python 3.10 only and versions that 3.11 cannot use).
+    own dependencies (lava's wheels declare Python 3.10, and numpy and torch below our range).
     """
 
     name: str
@@ -136,7 +136,7 @@ def _install(part: Part) -> str:
     pip = f"{python} -m pip install"
     if find_spec("pip") is None:  # uv makes environments without pip
         pip = f"{python} -m ensurepip && {pip}"
-    if part.needs and sys.version_info >= (3, 11):
+    if part.needs:
         needs = " ".join(map(shlex.quote, part.needs))
         return (
             f"{pip} {needs} && {python} -m pip install --no-deps --ignore-requires-python "

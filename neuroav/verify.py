@@ -129,7 +129,7 @@ def first_divergence(
     index = tuple(int(i) for i in place)
     values = [int(v[name][(sample, step, *index)]) for v in (expected, found)]
     cause = likely_cause(
-        deployment, name, {n: v[sample] for n, v in expected.items()}, found[name][sample], step
+        deployment, name, {n: v[sample] for n, v in expected.items()}, found[name][sample]
     )
     return {
         "node": name,
@@ -142,25 +142,23 @@ def first_divergence(
 
 
 # --- what kind of mistake gives these outputs? -----------------------------------------------
-def likely_cause(
-    deployment: Deployment, name: str, expected: Outputs, found: np.ndarray, step: int
-) -> str:
+def likely_cause(deployment: Deployment, name: str, expected: Outputs, found: np.ndarray) -> str:
     """Return which single mistake in population ``name`` would give ``found``, else 'parameter'.
 
     Each hypothesis recomputes the population from the expected messages of its sources with one
-    rule changed, and is accepted if it gives ``found`` up to and including ``step``.
+    rule changed, and is accepted if it gives ``found`` in every step of the sample.
     """
     graph, arith = deployment.integer, deployment.profile.arithmetic
     pop = graph.populations[name]
     shifted = np.concatenate([np.zeros_like(expected[name][:1]), expected[name][:-1]])
-    if np.array_equal(shifted[: step + 1], found[: step + 1]):
+    if np.array_equal(shifted, found):
         return "delay"
     for cause, change in _HYPOTHESES:
         altered = change(pop, arith)
         if altered is None:
             continue
         outputs = _recompute(graph, name, altered, expected, arith)
-        if np.array_equal(outputs[: step + 1], found[: step + 1]):
+        if np.array_equal(outputs, found):
             return cause
     return "parameter"
 

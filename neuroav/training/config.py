@@ -49,13 +49,13 @@ class ModelConfig(_Section):
     v_threshold: float = Field(1.0, gt=0)
     surrogate: Literal["super", "tanh", "triangle", "heavi_erfc", "logistic", "circ"] = "tanh"
     surrogate_alpha: float = Field(2.0, gt=0)
-    detach_reset: bool = False
+    detach_reset: bool = True
 
 
 class TrainConfig(_Section):
     """How to train."""
 
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(24, ge=1)
     batch_size: int = Field(32, ge=1)
     learning_rate: float = Field(5e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)

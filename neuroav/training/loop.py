@@ -132,9 +132,9 @@ class _Run:
             for epoch in range(len(self.history), epochs):
                 record = self._epoch(epoch, progress)
                 self._log(writer, record)
-                best = max((h["val_accuracy"] for h in self.history), default=-1.0)
+                best = min((h["val_loss"] for h in self.history), default=math.inf)
                 self.history.append(record)
-                if record["val_accuracy"] >= best:
+                if record["val_loss"] < best:
                     ck.save_weights(self.model, self.out / ck.WEIGHTS)
                 ck.save_last(
                     self.out / ck.LAST,
@@ -213,7 +213,7 @@ class _Run:
             writer.add_scalar(f"rate/{name}", rate, record["epoch"])
 
     def _metrics(self) -> dict[str, Any]:
-        best = max(self.history, key=lambda h: (h["val_accuracy"], h["epoch"]))
+        best = min(self.history, key=lambda h: h["val_loss"])
         return {
             "model": self.config.model.name,
             "data": self.data.name,

@@ -33,7 +33,9 @@ def tiny_example():
     return load_script(ROOT / "examples" / "tiny.py")
 
 
-def poisson_inputs(samples: int, steps: int, seed: int = 0, rate: float = 0.7, names=("audio", "visual")):
+def poisson_inputs(
+    samples: int, steps: int, seed: int = 0, rate: float = 0.7, names=("audio", "visual")
+):
     """Return event counts (samples, steps, *shape) by input name."""
     rng = np.random.default_rng(seed)
     return {n: rng.poisson(rate, (samples, steps, *SHAPES[n])).astype(np.int32) for n in names}
@@ -42,8 +44,9 @@ def poisson_inputs(samples: int, steps: int, seed: int = 0, rate: float = 0.7, n
 def warmed_model(name: str = "add", steps: int = 4, seed: int = 0, **config):
     """Return an untrained model in evaluation mode whose neurons fire and whose norms are set."""
     torch.manual_seed(seed)
-    model = build_model(ModelConfig(name=name, v_threshold=0.35, **{"embed_dim": 8, **config}),
-                        SHAPES, 10)
+    model = build_model(
+        ModelConfig(name=name, v_threshold=0.35, **{"embed_dim": 8, **config}), SHAPES, 10
+    )
     inputs = poisson_inputs(16, steps, seed, names=model.inputs)
     tensors = [torch.from_numpy(np.moveaxis(inputs[n], 1, 0)).float() for n in model.inputs]
     model.train()

@@ -93,6 +93,7 @@ MODULES: dict[str, str] = {
     "neuroav.sim.lava.processes.delay": "executors",
     "neuroav.sim.lava.processes.recorder": "executors",
     "neuroav.sim.lava.shim": "executors",
+    "neuroav.sim.lava.stock": "executors",
     "neuroav.sim.lava.worker": "executors",
     "neuroav.sim.real": "executors",
     "neuroav.sim.reference": "executors",
@@ -108,6 +109,14 @@ MODULES: dict[str, str] = {
     "neuroav_export.pipeline": "compiler",
     "neuroav_export.run": "compiler",
     "neuroav_export.trace": "compiler",
+    "neuroav.report": "runs",
+    "neuroav.report.build": "runs",
+    "neuroav.report.figures": "runs",
+    "neuroav.report.format": "runs",
+    "neuroav.report.measure": "runs",
+    "neuroav.report.render": "runs",
+    "neuroav.report.sample": "runs",
+    "neuroav.report.tables": "runs",
     "neuroav.simulate": "runs",
     "neuroav.verify": "runs",
     "neuroav.doctor": "doctor",
@@ -126,7 +135,7 @@ MODULES: dict[str, str] = {
     "neuroav.cli.train": "command line",
 }
 
-# Package -> modules (and what lies below them) that may import it; numpy may be used anywhere.
+# Package -> modules (and what lies below them) that may import it; those in ANYWHERE need none.
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "click": ("neuroav.cli",),
     "rich": ("neuroav.cli",),
@@ -135,6 +144,8 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("neuroav.hardware",),
     "tomli": ("neuroav.hardware", "neuroav.training.config"),
     "tomli_w": ("neuroav.training.config",),
+    "jinja2": ("neuroav.report.render",),
+    "markupsafe": ("neuroav.report.render",),
     "h5py": ("neuroav.navfile", "neuroav.recordfile", "neuroav.data.cache"),
     "torch": (
         "neuroav.models",
@@ -152,7 +163,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "sklearn": ("neuroav.data.avdigits",),
     "espeakng_loader": ("neuroav.data._espeak_worker",),
 }
-ANYWHERE = {"numpy"}
+ANYWHERE = {"numpy", "tomllib"}  # tomllib is in the standard library from 3.11 on
 
 
 def sources() -> dict[str, Path]:
