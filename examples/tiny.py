@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from neuroav_export import compile_module
 from torch import nn
 
 from neuroav.deployment import Deployment, Probe
 from neuroav.models.layers import Add, Lif, LifParameters, PerStep, SpatialMean, TimeMean
 from neuroav.sim import fast, reference
 from neuroav.sim.trace import collect
+from neuroav_export import compile_module
 
 CLASSES = ("sound", "light", "both")
 STEPS = 6

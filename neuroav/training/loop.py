@@ -119,6 +119,9 @@ class _Run:
         self.history: list[dict[str, Any]] = []
 
     def restore(self) -> None:
+        """Take up the last finished epoch; a run killed in its first epoch starts over."""
+        if not (self.out / ck.LAST).exists():
+            return
         state = ck.load_last(self.out / ck.LAST)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""The training loop: learns, resumes bit for bit after a kill, refuses what it cannot go on with."""
+"""The training loop: learns, resumes bit for bit after a kill, refuses what it cannot use."""
 
 from __future__ import annotations
 

@@ -82,6 +82,14 @@ def test_cut_file(path, part):
         navfile.load(path)
 
 
+def outcome(path) -> str:
+    """The content hash of a file that loads, else why it was refused."""
+    try:
+        return navfile.load(path).content_hash
+    except FileFormatError as error:
+        return str(error)
+
+
 def test_flipped_bytes_never_load_as_something_else(deployment, path):
     """Flip one byte at many places: the file is refused, or (slack space) loads unchanged."""
     data, refused = path.read_bytes(), 0
@@ -90,11 +98,9 @@ def test_flipped_bytes_never_load_as_something_else(deployment, path):
         broken = bytearray(data)
         broken[place] ^= 0x55
         path.write_bytes(bytes(broken))
-        try:
-            assert navfile.load(path).content_hash == good
-        except FileFormatError as error:
-            assert "net.nav" in str(error)
-            refused += 1
+        found = outcome(path)
+        assert found == good or "net.nav" in found
+        refused += found != good
     assert refused > 10
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import samples
 
-from neuroav import navfile, simulate
 from neuroav import integer as ig
+from neuroav import navfile, simulate
 from neuroav.errors import ConfigError, DataError, OutOfRange
 from neuroav.sim import reference
 
@@ -38,8 +38,8 @@ def test_summary(path):
 
 
 def test_fast_and_reference_have_equal_digests_whatever_the_batch(path):
-    digests = {run(path, backend=b, batch=n)["spike_digest"]
-               for b, n in (("reference", None), ("fast", 1), ("fast", 5), ("fast", None))}  # fmt: skip
+    options = (("reference", None), ("fast", 1), ("fast", 5), ("fast", None))
+    digests = {run(path, backend=b, batch=n)["spike_digest"] for b, n in options}
     assert len(digests) == 1
 
 

@@ -1,4 +1,4 @@
-"""Verify: equal executors are equal; a changed one is caught at its first difference, with a cause."""
+"""Verify: equal executors are equal; a changed one is caught where it first differs."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def test_first_difference_is_the_earliest_in_sample_step_and_order(deployment):
     found["audio_lif"][3, 4, 0, 0, 0] ^= 1
     found["audio_lif"][5, 0, 0, 0, 0] ^= 1
     first = verify.first_divergence(deployment, expected, found)
-    assert (first["node"], first["sample"], first["step"], first["index"]) == ("join", 3, 2,
-                                                                               [1, 0, 0])  # fmt: skip
+    place = (first["node"], first["sample"], first["step"], first["index"])
+    assert place == ("join", 3, 2, [1, 0, 0])
     assert verify.first_divergence(deployment, expected, expected) is None
 
 
