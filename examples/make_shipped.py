@@ -1,10 +1,12 @@
 """Write the deployment that the package ships, `shipped:tiny.nav`, from `examples/tiny.py`.
 
-Run it with `python examples/make_shipped.py`; a test holds the shipped file to be what this writes.
+Run it with `python examples/make_shipped.py [PATH]`; a test holds the shipped file to be what
+this writes.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import tiny
@@ -20,4 +22,4 @@ def main(path: Path = PATH) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

@@ -8,11 +8,6 @@ import numpy as np
 import pytest
 import samples
 import torch
-from neuroav_export import compile_module
-from neuroav_export.passes import quantize as qz
-from neuroav_export.passes.fold_norm import fold_norm
-from neuroav_export.passes.lower import lower
-from neuroav_export.trace import trace
 from torch import nn
 
 from neuroav import integer as ig
@@ -23,6 +18,11 @@ from neuroav.models.layers import Add, Gain, Lif, LifParameters, PerStep, Spatia
 from neuroav.sim import fast, real
 from neuroav.sim.trace import collect
 from neuroav.stages import verify_graph, verify_integer
+from neuroav_export import compile_module
+from neuroav_export.passes import quantize as qz
+from neuroav_export.passes.fold_norm import fold_norm
+from neuroav_export.passes.lower import lower
+from neuroav_export.trace import trace
 
 ARITH = load_profile("loihi2").arithmetic
 

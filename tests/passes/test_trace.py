@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import samples
 import torch
-from neuroav_export.pipeline import compile_module
-from neuroav_export.trace import CONVERTERS, trace
 from torch import nn
 
 from neuroav import nodes as rn
 from neuroav.errors import DataError, StageError, UnsupportedModule
 from neuroav.models.layers import Add, Lif, LifParameters, PerStep, SpatialMean, TimeMean
+from neuroav_export.pipeline import compile_module
+from neuroav_export.trace import CONVERTERS, trace
 
 
 class Net(nn.Module):
