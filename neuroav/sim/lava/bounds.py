@@ -1,0 +1,79 @@
+"""What is known before a run: the largest values that can occur, and whether Lava can hold them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav.errors import UnsupportedNode
+from neuroav.fixed import Arithmetic
+from neuroav.hardware import Profile
+
+ACCUMULATOR_BITS = 32  # Lava adds synaptic sums in int32 and wraps silently
+
+
+def check_profile(profile: Profile) -> None:
+    """Raise UnsupportedNode unless Lava's fixed point models follow the profile's arithmetic.
+
+    Lava's widths are hard-wired; narrower registers are fine, because the range checks use the
+    profile's and refuse a run before Lava's are reached.
+    """
+    arith = profile.arithmetic
+    exact = {"input_shift": 6, "decay_bits": 12, "weight_bits": 8}
+    largest = {"current_bits": 24, "voltage_bits": 24, "payload_bits": 24}
+    wrong = [
+        f"{k} is {getattr(arith, k)}, Lava has {v}"
+        for k, v in exact.items()
+        if getattr(arith, k) != v
+    ]
+    wrong += [
+        f"{k} is {getattr(arith, k)}, Lava holds {v}"
+        for k, v in largest.items()
+        if getattr(arith, k) > v
+    ]
+    if wrong:
+        raise UnsupportedNode(
+            f"profile {profile.id!r} cannot run on the Lava executor: "
+            f"{'; '.join(wrong)}; use the reference executor"
+        )
+
+
+def message_bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, int]:
+    """Return for every population the largest magnitude its message can have.
+
+    Raises UnsupportedNode where a worst case synaptic sum exceeds Lava's 32-bit accumulators.
+    """
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    bounds: dict[str, int] = {}
+    for name in graph.order:
+        pop = graph.populations[name]
+        if isinstance(pop, ig.IntInput):
+            bounds[name] = pop.max_count
+            continue
+        total = sum(
+            bounds[p.source] * _row_sum(p, graph.populations[p.source].shape)
+            for p in pop.projections
+        )
+        if total >= 1 << (ACCUMULATOR_BITS - 1):
+            raise UnsupportedNode(
+                f"{name}: its synaptic sum can reach {total}, Lava's accumulators hold "
+                f"{(1 << (ACCUMULATOR_BITS - 1)) - 1}; use the reference executor or fewer "
+                "weight bits"
+            )
+        if isinstance(pop, ig.SPIKING_CLASSES):
+            bounds[name] = 1
+        else:  # a readout's value grows with time; its own check keeps it inside the payload
+            bounds[name] = min(total, payload) if isinstance(pop, ig.IntSum) else payload
+    return bounds
+
+
+def _row_sum(p: ig.Projection, source: ig.Shape) -> int:
+    """Return the largest sum of weight magnitudes onto one neuron."""
+    if isinstance(p, ig.IntIdentity):
+        return abs(p.weight)
+    if isinstance(p, ig.IntPool):
+        return p.kernel[0] * p.kernel[1]
+    if isinstance(p, ig.IntSpatialSum):
+        return source[1] * source[2]
+    assert isinstance(p, (ig.IntConv2d, ig.IntDense))
+    return int(np.abs(p.weight).sum(axis=tuple(range(1, p.weight.ndim))).max(initial=0))

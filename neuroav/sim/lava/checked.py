@@ -1,0 +1,91 @@
+"""Lava's own models with a range check in front.
+
+The arithmetic is inherited, not repeated: where Lava would wrap or saturate, these raise OutOfRange
+naming the population. They stand in for the stock models through the run configuration. What to
+check comes in the process parameter ``check``, set by ``set_check``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from lava.proc.graded.models import PyGradedVecModelFixed
+from lava.proc.lif.models import PyLifResetModelBitAcc
+
+from neuroav.fixed import Arithmetic, check_range, lif_step
+
+
+@dataclass(frozen=True)
+class Check:
+    """where: name for the message. first, last: time steps that belong to samples (the steps
+    before and after carry no frames and may hold anything). arith: the registers."""
+
+    where: str
+    first: int
+    last: int
+    arith: Arithmetic
+
+
+def set_check(process, check: Check) -> None:
+    """Give ``process`` (LIFReset, GradedVec or Conv) the check its model makes."""
+    process.proc_params["check"] = check
+
+
+class CheckedLifReset(PyLifResetModelBitAcc):
+    """Raises OutOfRange where ``u`` would wrap or ``v`` saturate."""
+
+    def subthr_dynamics(self, activation_in: np.ndarray) -> None:
+        check: Check = self.proc_params["check"]
+        if check.first <= self.time_step <= check.last:
+            self._refuse(activation_in.astype(np.int64), check)
+        super().subthr_dynamics(activation_in)
+
+    def _refuse(self, a: np.ndarray, check: Check) -> None:
+        arith = check.arith
+        current = int(np.abs(self.u).max()) + (int(np.abs(a).max()) << arith.input_shift)
+        voltage = int(np.abs(self.v).max()) + current + int(np.abs(self.effective_bias).max())
+        if (current < 1 << (arith.current_bits - 1)) and (voltage < 1 << (arith.voltage_bits - 1)):
+            return  # no neuron can leave its registers in this step
+        lif_step(
+            self.u.astype(np.int64),
+            self.v.astype(np.int64),
+            a,
+            self.effective_bias,
+            decay_u=int(self.du),
+            decay_v=int(self.dv),
+            threshold=self.vth,
+            arith=arith,
+            where=check.where,
+        )
+
+
+class CheckedGradedVec(PyGradedVecModelFixed):
+    """Raises OutOfRange where a message would not fit its payload."""
+
+    a_in: Any
+
+    def run_spk(self) -> None:
+        if not isinstance(self.a_in, _Tap):
+            self.a_in = _Tap(self.a_in, self._refuse)
+        super().run_spk()
+
+    def _refuse(self, a: np.ndarray) -> None:
+        check: Check = self.proc_params["check"]
+        if check.first <= self.time_step <= check.last:
+            check_range(
+                a, (1 << (check.arith.payload_bits - 1)) - 1, check.where, "the graded message"
+            )
+
+
+class _Tap:
+    """A receiving port that shows what it receives to ``look`` before it hands it on."""
+
+    def __init__(self, port, look) -> None:
+        self._port, self._look = port, look
+
+    def recv(self) -> np.ndarray:
+        data = self._port.recv()
+        self._look(data)
+        return data

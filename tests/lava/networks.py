@@ -1,0 +1,221 @@
+"""Hand-made networks, one per difficulty. Imported by path, see ``conftest.networks``.
+
+Delays are not written down: ``_aligned`` puts them in."""
+
+from dataclasses import replace
+
+import numpy as np
+from strategies_intgraph import make_deployment
+
+from neuroav import integer as ig
+from neuroav.fixed import truncate_weights
+
+SAMPLES = 3
+
+
+def _weights(rng, shape, bits=8, mode="mixed", span=60):
+    """Random storable weights of magnitude about ``span``."""
+    low, high = {"mixed": (-span // 2, span), "excitatory": (0, span), "inhibitory": (-span, 0)}[
+        mode
+    ]
+    return truncate_weights(rng.integers(low, high + 1, shape), bits, mode)
+
+
+def _conv(rng, source, shape, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, **kind):
+    weight = _weights(rng, shape, **kind)
+    return ig.IntConv2d(
+        source,
+        0,
+        weight,
+        stride,
+        padding,
+        dilation,
+        groups,
+        kind.get("bits", 8),
+        kind.get("mode", "mixed"),
+    )
+
+
+def _dense(rng, source, shape, bits=8, mode="mixed", span=60):
+    return ig.IntDense(source, 0, _weights(rng, shape, bits, mode, span), bits, mode)
+
+
+def _lif(shape, projections, threshold, bias=0, exponent=0, decay_u=4095, decay_v=2048):
+    return ig.IntLif(
+        shape, projections, np.asarray(bias), exponent, np.asarray(threshold), decay_u, decay_v
+    )
+
+
+def _aligned(populations, output: str, steps: int):
+    """Return a deployment whose projections carry the delays that align all branches."""
+    graph = ig.IntGraph(populations, output, steps, 0.01, {})
+    delayed = {
+        name: replace(
+            pop,
+            projections=tuple(
+                replace(p, delay=graph.aligned_delay(name, p.source)) for p in pop.projections
+            ),
+        )
+        for name, pop in populations.items()
+    }
+    return make_deployment(delayed, output, steps)
+
+
+def _inputs(rng, deployment, density=0.4):
+    graph = deployment.integer
+    found = {}
+    for name, pop in graph.inputs.items():
+        shape = (SAMPLES, graph.steps, *pop.shape)
+        found[name] = (rng.random(shape) < density) * rng.integers(1, pop.max_count + 1, shape)
+    return found
+
+
+def every_kind(steps: int):
+    """All projections and populations, odd shapes, branches of unequal depth."""
+    rng = np.random.default_rng(11)
+    edges, maps = (4, 5, 7), (4, 3, 4)
+    kernels = {
+        "edges": _conv(rng, "eye", (4, 2, 3, 3), padding=(1, 1)),
+        "grouped": _conv(rng, "pooled", (6, 2, 2, 1), stride=(2, 1), padding=(1, 0), groups=2),
+        "dilated": _conv(rng, "pooled", (4, 4, 3, 2), padding=(2, 1), dilation=(2, 2)),
+        "mixer": _conv(rng, "joined", (4, 4, 1, 1), span=90),
+    }
+    strength = np.array([190, 250, 300, 400]).reshape(4, 1, 1)
+    joined = (ig.IntIdentity("pooled", 0, -3), ig.IntIdentity("dilated", 0, 2))
+    late = (ig.IntIdentity("joined", 0, -1), ig.IntIdentity("mixer", 0, 1))
+    both = (ig.IntIdentity("heard", 0, 7), _dense(rng, "seen", (5, 4)))
+    last = (_dense(rng, "both", (3, 5)), _dense(rng, "grouped", (3, 48)))
+    thresholds = np.arange(40, 40 + 48).reshape(maps)
+    populations = {
+        "eye": ig.IntInput((2, 5, 7), (), 3),
+        "ear": ig.IntInput((3, 4), (), 1),
+        "edges": _lif(edges, (kernels["edges"],), strength, rng.integers(-9, 20, edges), 5),
+        "pooled": ig.IntOr(maps, (ig.IntPool("edges", 0, (3, 2), (2, 2), (1, 1)),)),
+        "grouped": _lif((6, 2, 4), (kernels["grouped"],), 30),
+        "dilated": _lif(maps, (kernels["dilated"],), 70, -3, 2),
+        "joined": ig.IntSum(maps, joined),
+        "mixer": _lif(maps, (kernels["mixer"],), thresholds),
+        "late": ig.IntOr(maps, late),
+        "heard": _lif((5,), (_dense(rng, "ear", (5, 12)),), [50, 60, 70, 80, 90]),
+        "seen": ig.IntSum((4,), (ig.IntSpatialSum("late", 0),)),
+        "both": ig.IntSum((5,), both),
+        "scores": ig.IntReadout((3,), last, np.array([5, -70, 0])),
+    }
+    deployment = _aligned(populations, "scores", steps)
+    return deployment, _inputs(rng, deployment)
+
+
+def decays():
+    """Current and voltage memories of every kind, from none to all."""
+    rng = np.random.default_rng(12)
+    populations = {"in": ig.IntInput((6,), (), 2)}
+    for number, (decay_u, decay_v) in enumerate(
+        [(4095, 4096), (4095, 0), (3000, 700), (-1, 2048), (100, 4095), (1024, 3)]
+    ):
+        weights = _dense(rng, "in", (7, 6))
+        populations[f"lif {number}"] = _lif(
+            (7,),
+            (weights,),
+            300 if number else 30,
+            bias=rng.integers(-20, 30, 7),
+            exponent=3,
+            decay_u=decay_u,
+            decay_v=decay_v,
+        )
+    populations["out"] = ig.IntReadout(
+        (2,), tuple(_dense(rng, n, (2, 7)) for n in populations if n != "in"), np.array([1])
+    )
+    deployment = _aligned(populations, "out", 8)
+    return deployment, _inputs(rng, deployment)
+
+
+def weight_forms():
+    """Every weight width and sign mode in dense and convolution synapses."""
+    rng = np.random.default_rng(13)
+    populations = {"in": ig.IntInput((2, 3, 3), (), 2)}
+    for mode in ("mixed", "excitatory", "inhibitory"):
+        for bits in (1, 2, 5, 8):
+            kind = {"bits": bits, "mode": mode, "span": 255}
+            populations[f"{mode} {bits}"] = ig.IntSum(
+                (2, 2, 2), (_conv(rng, "in", (2, 2, 2, 2), **kind),)
+            )
+            populations[f"dense {mode} {bits}"] = ig.IntSum(
+                (4,), (_dense(rng, "in", (4, 18), **kind),)
+            )
+    last = tuple(_dense(rng, n, (3, p.neurons)) for n, p in populations.items() if n != "in")
+    populations["out"] = ig.IntReadout((3,), last, np.array([0]))
+    deployment = _aligned(populations, "out", 3)
+    return deployment, _inputs(rng, deployment)
+
+
+def identities():
+    """One-to-one synapses of both signs up to the ends of the range, flat and with axes."""
+    rng = np.random.default_rng(14)
+    populations = {"in": ig.IntInput((2, 3, 2), (), 3)}
+    for weight in (-256, -255, -7, -1, 1, 3, 128, 255):
+        populations[f"times {weight}"] = ig.IntSum((2, 3, 2), (ig.IntIdentity("in", 0, weight),))
+    populations["flat"] = ig.IntSum((2,), (ig.IntSpatialSum("times -7", 0),))
+    populations["again"] = ig.IntSum((2,), (ig.IntIdentity("flat", 0, -5),))
+    populations["out"] = ig.IntReadout((2,), (ig.IntIdentity("again", 0, 1),), np.array([4]))
+    deployment = _aligned(populations, "out", 3)
+    return deployment, _inputs(rng, deployment)
+
+
+def strong_inhibition():
+    """OR neurons driven far below zero fire on the weakest message of the very next step."""
+    rng = np.random.default_rng(15)
+    weight = np.array([[-254, -254, 2], [-254, 0, 4], [0, -128, 2], [-2, -2, 2]])
+    populations = {
+        "in": ig.IntInput((3,), (), 255),
+        "or": ig.IntOr((4,), (ig.IntDense("in", 0, weight, 8, "mixed"),)),
+        "out": ig.IntReadout((2,), (_dense(rng, "or", (2, 4)),), np.array([0])),
+    }
+    deployment = _aligned(populations, "out", 8)
+    inputs = _inputs(rng, deployment)
+    inputs["in"][..., 2] = 1
+    inputs["in"][:, ::2, :2] = 255
+    inputs["in"][:, 1::2, :2] = 0
+    return deployment, inputs
+
+
+def readout_with_axes():
+    """A readout that is a map, with its own bias per neuron and several steps of latency."""
+    rng = np.random.default_rng(16)
+    populations = {
+        "in": ig.IntInput((1, 4, 5), (), 2),
+        "lif": _lif((3, 4, 5), (_conv(rng, "in", (3, 1, 3, 3), padding=(1, 1)),), 50),
+        "map": ig.IntReadout(
+            (2, 4, 5),
+            (_conv(rng, "lif", (2, 3, 3, 3), padding=(1, 1)), _conv(rng, "in", (2, 1, 1, 1))),
+            rng.integers(-9, 9, (2, 4, 5)),
+        ),
+    }
+    deployment = _aligned(populations, "map", 3)
+    return deployment, _inputs(rng, deployment)
+
+
+def many_parts():
+    """More populations than one recorder takes, in parts that nothing but recorders connect."""
+    rng = np.random.default_rng(17)
+    populations: dict[str, ig.Population] = {}
+    for part in range(10):
+        populations[f"in {part}"] = ig.IntInput((3,), (), 2)
+        populations[f"lif {part}"] = _lif((4,), (_dense(rng, f"in {part}", (4, 3)),), 25 + part)
+        populations[f"sum {part}"] = ig.IntSum((4,), (ig.IntIdentity(f"lif {part}", 0, part + 1),))
+    populations["out"] = ig.IntReadout((2,), (_dense(rng, "sum 4", (2, 4)),), np.array([0]))
+    deployment = _aligned(populations, "out", 3)
+    return deployment, _inputs(rng, deployment)
+
+
+def all_networks():
+    return {
+        "every kind, 1 step": every_kind(1),
+        "every kind, 3 steps": every_kind(3),
+        "every kind, 8 steps": every_kind(8),
+        "decays": decays(),
+        "weight forms": weight_forms(),
+        "identities": identities(),
+        "strong inhibition": strong_inhibition(),
+        "readout with axes": readout_with_axes(),
+        "many parts": many_parts(),
+    }
