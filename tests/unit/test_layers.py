@@ -120,6 +120,7 @@ MODULES: dict[str, str] = {
     "neuroav.simulate": "runs",
     "neuroav.verify": "runs",
     "neuroav.doctor": "doctor",
+    "neuroav.demo": "demo",
     "neuroav.__main__": "command line",
     "neuroav.cli": "command line",
     "neuroav.cli.common": "command line",

@@ -1,0 +1,60 @@
+"""``neuroav export``: a trained run becomes one FILE.nav for a target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import RenderableType
+
+from neuroav.cli.common import Command, Outcome, data_options, json_option, pairs, table
+from neuroav.cli.progress import Reporter
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(
+    cls=Command, example="neuroav export runs/add --target loihi2 --out add.nav --bits 8"
+)
+@click.argument("run", type=_PATH)
+@click.option(
+    "--target",
+    metavar="PROFILE",
+    default="loihi2",
+    show_default=True,
+    help="A profile's id (see `neuroav profiles list`) or a .toml file.",
+)
+@click.option("--out", type=_PATH, required=True, metavar="FILE.nav", help="The file to write.")
+@click.option(
+    "--bits",
+    type=click.IntRange(1, 16),
+    default=8,
+    show_default=True,
+    help="Weight width.",
+)
+@data_options
+@json_option
+def export(
+    run: Path, target: str, out: Path, bits: int, data_root: Path | None, cache_dir: Path
+) -> Outcome:
+    """Compile the run folder RUN for one target."""
+    from neuroav_export import export_run
+
+    with Reporter() as progress:
+        found = export_run(
+            run,
+            target=target,
+            out=out,
+            bits=bits,
+            cache_dir=cache_dir,
+            data_root=data_root,
+            progress=progress,
+        )
+    head = {k: v for k, v in found.items() if k != "layers"}
+    shown: list[RenderableType] = [pairs({"file": out, "target": target} | head)]
+    layers = found.get("layers", {})
+    if layers:
+        columns = list(next(iter(layers.values())))
+        rows = [[name, *(layer[c] for c in columns)] for name, layer in layers.items()]
+        shown += ["", table(["layer", *columns], rows, right=columns)]
+    return Outcome(found, shown)

@@ -1,0 +1,137 @@
+"""``neuroav simulate`` and ``neuroav verify``: run a deployment, and compare executors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import RenderableType
+from rich.table import Table
+
+from neuroav.cli.common import (
+    PROBE_SPLITS,
+    Command,
+    OneOf,
+    Outcome,
+    SomeOf,
+    data_options,
+    json_option,
+    pairs,
+    sample_options,
+    table,
+)
+from neuroav.cli.progress import Reporter
+
+BACKENDS = ("reference", "fast", "lava")
+_BY_NODE = ("spikes_per_sample", "synops_per_sample")
+
+
+@click.command(cls=Command, example="neuroav simulate shipped:tiny.nav --backend reference --json")
+@click.argument("file", metavar="FILE.nav")
+@click.option(
+    "--backend",
+    type=OneOf("backend", BACKENDS),
+    default="fast",
+    show_default=True,
+    help="Which executor.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Samples computed together; changes the time, never the result.",
+)
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    metavar="FILE.h5",
+    help="Write the spikes of every node.",
+)
+@sample_options(PROBE_SPLITS, split=None)
+@data_options
+@json_option
+def simulate(
+    file: str,
+    backend: str,
+    batch: int | None,
+    record: Path | None,
+    samples: int | None,
+    split: str | None,
+    data_root: Path | None,
+    cache_dir: Path,
+) -> Outcome:
+    """Run a deployment and count its events.
+
+    FILE.nav may be `shipped:NAME`, a file that comes with the package."""
+    from neuroav.simulate import resolve_deployment
+    from neuroav.simulate import simulate as simulate_file
+
+    with Reporter() as progress:
+        found = simulate_file(
+            resolve_deployment(file),
+            backend=backend,
+            samples=samples,
+            split=split,
+            batch=batch,
+            record=record,
+            cache_dir=cache_dir,
+            data_root=data_root,
+            progress=progress,
+        )
+    head = {k: v for k, v in found.items() if k not in (*_BY_NODE, "predictions")}
+    return Outcome(found, [pairs({"file": file} | head), "", _node_table(found)])
+
+
+def _node_table(found: dict[str, Any]) -> Table:
+    """Return spikes and synaptic operations per sample by node."""
+    spikes, synops = (found.get(key, {}) for key in _BY_NODE)
+    rows = [
+        (name, spikes.get(name), synops.get(name)) for name in dict.fromkeys([*spikes, *synops])
+    ]
+    columns = ("node", "spikes/sample", "synops/sample")
+    return table(columns, rows, right=columns[1:])
+
+
+@click.command(
+    cls=Command, example="neuroav verify add.nav --backends reference,fast,lava --samples 20"
+)
+@click.argument("file", metavar="FILE.nav")
+@click.option(
+    "--backends",
+    type=SomeOf("backend", BACKENDS, minimum=2),
+    default="reference,fast",
+    show_default=True,
+    help="Which executors to compare, separated by commas.",
+)
+@sample_options(PROBE_SPLITS, split=None, samples="16")
+@data_options
+@json_option
+def verify(
+    file: str,
+    backends: list[str],
+    samples: int | None,
+    split: str | None,
+    data_root: Path | None,
+    cache_dir: Path,
+) -> Outcome:
+    """Compare executors spike by spike; exit 1 if unequal."""
+    from neuroav.simulate import resolve_deployment
+    from neuroav.verify import verify as verify_file
+
+    with Reporter() as progress:
+        found = verify_file(
+            resolve_deployment(file),
+            backends=backends,
+            samples=samples,
+            split=split,
+            cache_dir=cache_dir,
+            data_root=data_root,
+            progress=progress,
+        )
+    head = {k: v for k, v in found.items() if k not in ("equal", "backends", "nodes", "digests")}
+    verdict = "equal" if found["equal"] else "NOT EQUAL"
+    shown: list[RenderableType] = [
+        f"{', '.join(backends)}: {verdict}",
+        pairs({"file": file} | head),
+    ]
+    return Outcome(found, shown, ok=bool(found["equal"]))

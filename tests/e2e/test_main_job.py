@@ -1,0 +1,98 @@
+"""The main job through the command line, on real input: data, train, export, simulate, verify."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+
+def neuroav(*args: object) -> dict:
+    """Run a command with --json in a process of its own; return its object."""
+    done = subprocess.run(
+        [sys.executable, "-m", "neuroav", *map(str, args), "--json"],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Folder with a trained run, its deployment and the answers of the commands that made them."""
+    folder = tmp_path_factory.mktemp("job")
+    cache = ("--cache-dir", folder / "cache")
+    trained = neuroav(
+        "train", "--model", "add", "--data", "av-digits", "--out", folder / "run", "--epochs", 3,
+        "--set", "model.embed_dim=16", "--set", "train.threads=1", *cache,
+    )  # fmt: skip
+    exported = neuroav("export", folder / "run", "--target", "loihi2", "--out", folder / "n.nav",
+                       *cache)  # fmt: skip
+    return {"folder": folder, "cache": cache, "trained": trained, "exported": exported}
+
+
+def test_training_learns(job):
+    assert job["trained"]["val_accuracy"] > 0.4  # ten classes, three epochs
+
+
+def test_export_summary(job):
+    found = job["exported"]
+    assert found["neurons"] > 5000
+    assert found["weight_bits"] == 8
+    assert found["saturations"] == {}
+    assert found["cores"] is found["chips"] is found["utilisation"] is None
+
+
+def test_deployed_accuracy_is_the_float_accuracy(job):
+    evaluated = neuroav("evaluate", job["folder"] / "run", *job["cache"])
+    found = neuroav("simulate", job["folder"] / "n.nav", "--backend", "fast", "--record",
+                    job["folder"] / "r.h5", *job["cache"])  # fmt: skip
+    assert found["samples"] == evaluated["samples"] == 450
+    assert evaluated["accuracy"] > 0.4
+    assert abs(found["accuracy"] - evaluated["accuracy"]) < 0.03
+    with h5py.File(job["folder"] / "r.h5") as record:
+        assert len(record["predictions"]) == 450
+
+
+def test_batch_does_not_change_the_digest(job):
+    digests = {neuroav("simulate", job["folder"] / "n.nav", "--backend", b, "--samples", 6,
+                       "--batch", n, *job["cache"])["spike_digest"]
+               for b, n in (("reference", 1), ("fast", 4), ("fast", 6))}  # fmt: skip
+    assert len(digests) == 1
+
+
+def test_all_executors_give_equal_spikes(job):
+    found = neuroav("verify", job["folder"] / "n.nav", "--backends", "reference,fast,lava",
+                    "--samples", 8, *job["cache"])  # fmt: skip
+    assert found["equal"] is True
+    assert found["spikes_compared"] > 10_000
+    assert found["saturated"] == []
+    assert len(set(found["digests"].values())) == 1
+    assert len(found["nodes"]) == 23
+
+
+def test_report_of_the_deployment(job):
+    out = job["folder"] / "report"
+    found = neuroav("report", job["folder"] / "n.nav", "--out", out, "--samples", 40, *job["cache"])
+    assert found["accuracy"]["samples"] == 40
+    assert found["accuracy"]["agreement"] > 0.8
+    assert {p.name for p in out.iterdir()} == {"report.html", "report.json", "report.md"}
+    assert np.isfinite(found["energy"]["dynamic"]["value"])
+    assert found["energy"]["total"]["value"] is None
+
+
+def test_data_that_changed_is_refused(job):
+    config = job["folder"] / "other.toml"
+    text = (job["folder"] / "run" / "config.toml").read_text()
+    config.write_text(text.replace("epochs = 3", "epochs = 1"))
+    done = subprocess.run(
+        [sys.executable, "-m", "neuroav", "train", "--config", config, "--model", "add", "--data",
+         "av-digits", "--resume", "--out", job["folder"] / "run", *map(str, job["cache"])],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "train.epochs" in done.stderr

@@ -1,0 +1,31 @@
+"""Every example runs, and says what its description promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import samples
+
+EXAMPLES = samples.ROOT / "examples"
+PROMISES = {
+    "tiny.py": ["47 neurons, 192 synapses", "right: 12 of 12; reference and fast equal: True"],
+    "make_shipped.py": ["tiny.nav: 47 neurons"],
+    "own_network.py": ["equal: True", "agreement"],
+}
+
+
+def test_every_example_is_listed():
+    assert {p.name for p in EXAMPLES.glob("*.py")} == set(PROMISES)
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_example_runs(name, tmp_path):
+    script = EXAMPLES / name
+    arguments = [str(tmp_path / "tiny.nav")] if name == "make_shipped.py" else []
+    done = subprocess.run([sys.executable, str(script), *arguments], cwd=tmp_path, timeout=300,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for text in PROMISES[name]:
+        assert text in done.stdout
