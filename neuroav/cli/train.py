@@ -85,7 +85,8 @@ def train(
             progress=progress,
         )
     summary = {k: v for k, v in metrics.items() if not isinstance(v, (list, dict))}
-    return Outcome(metrics, [pairs({"run": out} | summary)])
+    warnings = [f"warning: {text}" for text in metrics.get("warnings", ())]
+    return Outcome(metrics, [pairs({"run": out} | summary), *warnings])
 
 
 def _overrides(settings: tuple[str, ...], train: dict[str, int | None]) -> dict[str, str]:

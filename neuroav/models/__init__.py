@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from neuroav.models.registry import MODELS, build_model
+from neuroav.models.registry import MODELS, build_model, check_model_name
 
-__all__ = ["MODELS", "build_model"]
+__all__ = ["MODELS", "build_model", "check_model_name"]

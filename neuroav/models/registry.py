@@ -67,12 +67,17 @@ MODELS: dict[str, Callable[[ModelConfig, InputShapes, int], nn.Module]] = {
 }
 
 
+def check_model_name(name: str) -> None:
+    """Raise ConfigError with near matches unless ``name`` is a model."""
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS, ConfigError)
+
+
 def build_model(config: ModelConfig, shapes: InputShapes, classes: int) -> nn.Module:
     """Return a freshly initialised model.
 
     shapes: (channels, rows, columns) per step of every input the data offers. The model's
     ``inputs`` attribute names those it reads, in argument order. ConfigError for unknown names.
     """
-    if config.name not in MODELS:
-        raise unknown_name("model", config.name, MODELS, ConfigError)
+    check_model_name(config.name)
     return MODELS[config.name](config, shapes, classes)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from neuroav.errors import ConfigError, TrainingError
-from neuroav.models import build_model
+from neuroav.models import build_model, check_model_name
 from neuroav.training import checkpoint as ck
 from neuroav.training.batches import input_shapes, iterate, load_data
 from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
@@ -48,7 +48,8 @@ def train(
     ConfigError (folder in use, other configuration), TrainingError (loss not finite).
     """
     out = Path(out)
-    _claim(out, config, resume)
+    check_model_name(config.model.name)  # before data are prepared and the folder is claimed
+    _check_folder(out, config, resume)
     torch.set_num_threads(config.train.threads)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.manual_seed(config.train.seed)
@@ -57,14 +58,16 @@ def train(
     )
     if init_from is not None:
         ck.load_weights(model, init_from)
+    out.mkdir(parents=True, exist_ok=True)
+    ck.write_text(out / ck.CONFIG, dump_config(config))
     run = _Run(config, out, model, data)
     if resume:
         run.restore()
     return run.fit(progress)
 
 
-def _claim(out: Path, config: RunConfig, resume: bool) -> None:
-    """Make ``out`` this run's folder, or check that it already is."""
+def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
+    """Raise ConfigError unless ``out`` is free, or holds this very run to resume."""
     if resume:
         stored = load_run_config(out)
         if stored != config:
@@ -83,8 +86,6 @@ def _claim(out: Path, config: RunConfig, resume: bool) -> None:
         raise ConfigError(
             f"{out}: already holds a run; add --resume to go on with it, or choose another folder"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    ck.write_text(out / ck.CONFIG, dump_config(config))
 
 
 def learning_rate_factor(step: int, *, warmup: int, total: int) -> float:

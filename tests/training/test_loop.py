@@ -125,6 +125,13 @@ def test_resume_needs_the_same_configuration(trained):
         run(trained[0], resume=True, **{"train.seed": "7"})
 
 
+def test_an_unknown_model_claims_no_folder(tmp_path):
+    config = load_config(model="ad", overrides=SETTINGS)
+    with pytest.raises(ConfigError, match="unknown model 'ad'"):
+        loop.train(config, tmp_path / "run", cache_dir=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_of_nothing(tmp_path):
     with pytest.raises(ConfigError, match="holds no config.toml"):
         run(tmp_path / "none", resume=True)
