@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "train": "neuroav.cli.train:train",
     "evaluate": "neuroav.cli.train:evaluate",
     "export": "neuroav.cli.export:export",
+    "convert": "neuroav.cli.convert:convert",
     "simulate": "neuroav.cli.simulate:simulate",
     "verify": "neuroav.cli.simulate:verify",
     "report": "neuroav.cli.report:report",

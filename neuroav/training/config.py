@@ -41,7 +41,7 @@ class ModelConfig(_Section):
     """Which network, its sizes and its neurons."""
 
     name: str = "add"
-    embed_dim: int = Field(64, ge=2, multiple_of=2)
+    embed_dim: int = Field(32, ge=2, multiple_of=2)
     mlp_ratio: int = Field(4, ge=1)
     readout_gain: float = Field(10.0, gt=0)
     tau_mem_s: float = Field(2e-3, gt=0)
