@@ -1,0 +1,160 @@
+"""Run a deployment and its real-valued twin on the same samples; keep only what a report needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav import navfile
+from neuroav.deployment import Deployment
+from neuroav.errors import DataError
+from neuroav.sim import fast, real
+from neuroav.simulate import (
+    Outcome,
+    Progress,
+    Samples,
+    load_samples,
+    resolve_deployment,
+    run_backend,
+)
+
+BACKEND = "fast"
+SHOWN = 0  # the sample that is drawn: the first, so that none is picked for its looks
+_MAX_BATCH = 64
+_BATCH_VALUES = 16_000_000  # values of all nodes that may be held at once
+
+
+@dataclass(frozen=True, eq=False)
+class FloatSide:
+    """The real-valued network: class scores (samples, classes) and, by node, the number of
+    non-zero outputs of every sample (samples,)."""
+
+    scores: np.ndarray
+    spikes: Mapping[str, np.ndarray]
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Class with the highest score, int64 (samples,)."""
+        return self.scores.argmax(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class ShownSample:
+    """One sample in full: outputs (steps, *shape) of every population, raw events if there are."""
+
+    index: int
+    label: int
+    outputs: Mapping[str, np.ndarray]
+    raw: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What the runs of one file gave; ``label`` names the file in the report."""
+
+    label: str
+    deployment: Deployment
+    split: str
+    labels: np.ndarray
+    outcome: Outcome
+    real: FloatSide
+    shown: ShownSample
+
+
+def measure(
+    path: str | Path,
+    label: str,
+    *,
+    samples: int | None,
+    split: str | None,
+    cache_dir: Path,
+    data_root: Path | None,
+    progress: Progress | None,
+) -> Measured:
+    """Load a file and samples of its data and run both networks on them.
+
+    Raises FileFormatError, DataError, ConfigError, MissingDependency.
+    """
+    deployment = navfile.load(resolve_deployment(path))
+    data = load_samples(
+        deployment,
+        split=split,
+        samples=samples,
+        cache_dir=cache_dir,
+        data_root=data_root,
+        progress=progress,
+    )
+    _check_labels(deployment, data, label)
+    graph = deployment.integer
+    values = graph.steps * sum(p.neurons for p in graph.populations.values())
+    outcome = run_backend(deployment, data, BACKEND, batch=_batch(values), progress=progress)
+    return Measured(
+        label=label,
+        deployment=deployment,
+        split=data.split,
+        labels=np.asarray(data.labels),
+        outcome=outcome,
+        real=_run_float(deployment, data, progress),
+        shown=_show(deployment, data),
+    )
+
+
+def _check_labels(deployment: Deployment, data: Samples, where: str) -> None:
+    if not len(data):
+        raise DataError(f"{where}: split {data.split!r} holds no samples; choose another split")
+    graph = deployment.integer
+    classes = graph.populations[graph.output].neurons
+    if len(deployment.classes) != classes:
+        raise DataError(
+            f"{where}: names {len(deployment.classes)} classes, its network gives {classes} "
+            "scores; export it again"
+        )
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{where}: labels of split {data.split!r} span {low}..{high}, the network's "
+            f"{classes} classes allow 0..{classes - 1}; choose the data it was trained on"
+        )
+
+
+def _batch(values_per_sample: int) -> int:
+    """Return how many samples may be computed together."""
+    return max(1, min(_MAX_BATCH, _BATCH_VALUES // max(values_per_sample, 1)))
+
+
+def _run_float(deployment: Deployment, data: Samples, progress: Progress | None) -> FloatSide:
+    graph, integer = deployment.real, deployment.integer
+    compared = [
+        n
+        for n in integer.order
+        if n in graph.nodes and not isinstance(integer.populations[n], ig.IntReadout)
+    ]
+    values = graph.steps * sum(int(np.prod(shape)) for shape in graph.shapes.values())
+    spikes: dict[str, list[np.ndarray]] = {n: [] for n in compared}
+    scores = []
+    for trace in real.run(
+        graph,
+        data.inputs,
+        batch=_batch(values),
+        progress=progress
+        and (lambda done, total: progress("running the float network", done, total)),
+    ):
+        for name in compared:
+            active = trace.outputs[name].reshape(trace.samples, -1) != 0
+            spikes[name].append(active.sum(axis=1, dtype=np.int64))
+        scores.append(trace.outputs[graph.output].reshape(trace.samples, -1).astype(np.float64))
+    return FloatSide(np.concatenate(scores), {n: np.concatenate(v) for n, v in spikes.items()})
+
+
+def _show(deployment: Deployment, data: Samples) -> ShownSample:
+    one = {n: v[SHOWN : SHOWN + 1] for n, v in data.inputs.items()}
+    (trace,) = fast.run(deployment, one)
+    raw = None if data.source is None else data.source.raw_events(SHOWN)
+    return ShownSample(
+        SHOWN, int(data.labels[SHOWN]), {n: v[0] for n, v in trace.outputs.items()}, raw
+    )
