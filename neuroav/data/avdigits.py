@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,13 +101,9 @@ def made_with() -> dict[str, str]:
 
 
 def generate(
-    preset: str,
-    data_seed: int,
-    limit: int | None = None,
-    progress: Progress | None = None,
-    data_root: Path | None = None,
+    preset: str, data_seed: int, limit: int | None = None, progress: Progress | None = None
 ) -> Recordings:
-    """Make the recordings: about 15 s on one core for all 1797 pairs; ``data_root`` is not read.
+    """Make the recordings: about 15 s on one core for all 1797 pairs.
 
     ``limit`` makes that many pairs only (40 or more), from the same pictures and voices but, as
     espeak-ng's state runs through its whole list, not the same sounds. ``progress(stage, done,
