@@ -160,10 +160,12 @@ class _Run:
         return metrics
 
     def _epoch(self, epoch: int, progress: Progress | None) -> dict[str, Any]:
+        from neuroav.data import Augmentation
+
         config, start = self.config.train, time.perf_counter()
         rng = np.random.default_rng([config.seed, epoch])
         frames = (
-            self.train_split.augmented(self.data.augmentation, rng)
+            self.train_split.augmented(Augmentation(), rng)
             if self.config.data.augment
             else self.train_split.frames()
         )
