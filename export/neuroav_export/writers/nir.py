@@ -1,0 +1,233 @@
+"""NIR: the real-valued twin, as trained (lowered, batch norm folded), in NIR's own primitives.
+
+NIR describes real-valued neurons by differential equations and knows no integers: the file holds
+the network before quantization, not the integers that are deployed; its metadata says so. Every
+node of the twin is carried exactly, some as two or three primitives; the last of them bears the
+node's name. ``neuroav.sim.real`` is NIR's equations under forward Euler with the step ``dt_s``:
+
+    v' = v + (dt / tau) * ((v_leak - v) + r I),  r = 1,  tau in seconds;  spike = v' > v_threshold
+
+with v = v_leak before the first step. NIR has no mean over time: a readout's mean over T steps
+is the integrator dv/dt = I / (T dt), whose value at the last step is the mean.
+
+Consumes the real-valued twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroav import nodes as rn
+from neuroav.deployment import Deployment
+from neuroav.errors import UnsupportedNode
+from neuroav.files import written_whole
+from neuroav.graph import SpikingGraph
+from neuroav_export.writers.base import Written, facts, missing
+
+FORMAT, VERSION = "neuroav-nir", 1
+CONSUMES = "real"
+CARRIES = {
+    "Input": "Input",
+    "Conv2d": "Conv2d, square kernels only; groups written out as zeros, no bias as bias 0",
+    "Dense": "Affine, or Linear without bias; after a Flatten where its source has rows",
+    "Lif": "LIF with full arrays: tau in seconds, r = 1",
+    "OrPool2d": "SumPool2d, then Threshold 0.5: a logical OR of spikes",
+    "Add": "Scale by 1, into which all edges run: NIR adds edges that meet",
+    "Scale": "Scale",
+    "SpatialSum": "SumPool2d over all rows and columns, then Flatten",
+    "Flatten": "Flatten",
+    "Readout": "Affine, then I with r = 1 / (steps * dt_s): the scores are its last value",
+}
+UNSUPPORTED: dict[str, str] = {}
+OUTPUT = "output"
+
+Parts = list[tuple[str, Any]]  # (suffix of the name, NIR node), first to last
+
+
+def _nir() -> Any:
+    try:
+        import nir
+    except ImportError:
+        raise missing("nir") from None
+    return nir
+
+
+def write(deployment: Deployment, path: str | Path) -> Written:
+    """Write the twin of ``deployment``, type-checked by NIR.
+
+    Raises UnsupportedNode for a convolution that NIR cannot check, and MissingDependency.
+    """
+    nir, graph = _nir(), deployment.real
+    made = nir_graph(deployment)
+    with written_whole(path) as temporary:
+        nir.write(temporary, made)
+    return Written("nir", Path(path), graph.order, {}, deployment.content_hash)
+
+
+def nir_graph(deployment: Deployment) -> Any:
+    """Return the twin as a ``nir.NIRGraph``, every node under its own name."""
+    nir, graph = _nir(), deployment.real
+    nodes: dict[str, Any] = {}
+    edges: list[tuple[str, str]] = []
+    for name in graph.order:
+        handler = _HANDLERS.get(type(graph.nodes[name]))
+        if handler is None:
+            kind = type(graph.nodes[name]).__name__
+            raise UnsupportedNode(f"{name}: the nir writer cannot carry {kind}")
+        parts = {f"{name}{suffix}": node for suffix, node in handler(nir, graph, name)}
+        names = list(parts)
+        _enter(nir, graph, name, names[0], parts, edges)
+        edges += pairwise(names)
+        nodes |= parts
+    output = OUTPUT
+    while output in nodes:
+        output += "_"
+    nodes[output] = nir.Output({"output": np.array(graph.shapes[graph.output])})
+    edges.append((graph.output, output))
+    return nir.NIRGraph(nodes, edges, metadata=_metadata(deployment))
+
+
+def _metadata(deployment: Deployment) -> dict[str, str]:
+    graph = deployment.real
+    return facts(deployment, FORMAT, VERSION) | {
+        "output": graph.output,
+        "values": "real-valued twin as trained, not the quantized integers that are deployed",
+        "units": "tau in seconds; v, v_threshold, v_reset, v_leak in units of the membrane",
+        "time": "forward Euler with step dt_s; v = v_leak before the first step",
+        "scores": "the output at the last of `steps` steps",
+    }
+
+
+def _enter(
+    nir: Any, graph: SpikingGraph, name: str, first: str, parts: dict[str, Any], edges: list
+) -> None:
+    """Draw the edges into a node's first part; a source read n times is scaled by n."""
+    sources = graph.inputs[name]
+    for source in dict.fromkeys(sources):
+        times = sources.count(source)
+        if times == 1:
+            edges.append((source, first))
+            continue
+        factor = f"{name}.{source}"
+        parts[factor] = nir.Scale(np.full(graph.shapes[source], float(times)))
+        edges += [(source, factor), (factor, first)]
+
+
+# --- one handler per node class --------------------------------------------------------------
+def _input(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    return [("", nir.Input({"input": np.array(graph.shapes[name])}))]
+
+
+def _conv2d(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    node = graph.nodes[name]
+    assert isinstance(node, rn.Conv2d)
+    rows, columns = node.weight.shape[2:]
+    if rows != columns:
+        raise UnsupportedNode(
+            f"{name}: its kernel is {rows} x {columns}; NIR infers both axes from the first, so "
+            "only square kernels pass its type check; use a square kernel"
+        )
+    bias = np.zeros(len(node.weight)) if node.bias is None else node.bias
+    source = graph.shapes[graph.inputs[name][0]]
+    conv = nir.Conv2d(
+        input_shape=source[1:],
+        weight=_ungrouped(node.weight, node.groups),
+        stride=node.stride,
+        padding=node.padding,
+        dilation=node.dilation,
+        groups=1,
+        bias=bias,
+    )
+    return [("", conv)]
+
+
+def _ungrouped(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Return (out, in, rows, columns) with zeros between groups: NIR checks ``in`` in full."""
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    full = np.zeros((weight.shape[0], inputs * groups, *weight.shape[2:]), weight.dtype)
+    for group in range(groups):
+        out = slice(group * outputs, (group + 1) * outputs)
+        full[out, group * inputs : (group + 1) * inputs] = weight[out]
+    return full
+
+
+def _flat(nir: Any, shape: tuple[int, ...], suffix: str) -> Parts:
+    return [(suffix, nir.Flatten({"input": np.array(shape)}, start_dim=0, end_dim=-1))]
+
+
+def _affine(nir: Any, graph: SpikingGraph, name: str, suffix: str) -> Parts:
+    node = graph.nodes[name]
+    assert isinstance(node, (rn.Dense, rn.Readout))
+    source = graph.shapes[graph.inputs[name][0]]
+    flat = _flat(nir, source, ".flatten") if len(source) > 1 else []
+    if node.bias is None:
+        return [*flat, (suffix, nir.Linear(node.weight))]
+    return [*flat, (suffix, nir.Affine(node.weight, node.bias))]
+
+
+def _dense(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    return _affine(nir, graph, name, "")
+
+
+def _readout(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    r = np.full(graph.shapes[name], 1.0 / (graph.steps * graph.dt_s))
+    return [*_affine(nir, graph, name, ".affine"), ("", nir.I(r=r))]
+
+
+def _lif(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    node, shape = graph.nodes[name], graph.shapes[name]
+    assert isinstance(node, rn.Lif)
+    lif = nir.LIF(
+        tau=np.full(shape, node.tau_mem_s),
+        r=np.ones(shape),
+        v_leak=np.full(shape, node.v_leak),
+        v_threshold=np.full(shape, node.v_threshold),
+        v_reset=np.full(shape, node.v_reset),
+    )
+    return [("", lif)]
+
+
+def _or_pool(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    node = graph.nodes[name]
+    assert isinstance(node, rn.OrPool2d)
+    pool = nir.SumPool2d(*map(np.array, (node.kernel, node.stride, node.padding)))
+    return [(".sum", pool), ("", nir.Threshold(np.full(graph.shapes[name], 0.5)))]
+
+
+def _add(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    return [("", nir.Scale(np.ones(graph.shapes[name])))]
+
+
+def _scale(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    node = graph.nodes[name]
+    assert isinstance(node, rn.Scale)
+    return [("", nir.Scale(np.full(graph.shapes[name], node.factor)))]
+
+
+def _spatial_sum(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    channels, *window = graph.shapes[graph.inputs[name][0]]
+    pool = nir.SumPool2d(np.array(window), np.array(window), np.zeros(2, np.int64))
+    return [(".sum", pool), *_flat(nir, (channels, 1, 1), "")]
+
+
+def _flatten(nir: Any, graph: SpikingGraph, name: str) -> Parts:
+    return _flat(nir, graph.shapes[graph.inputs[name][0]], "")
+
+
+_HANDLERS: dict[type, Callable[[Any, SpikingGraph, str], Parts]] = {
+    rn.Input: _input,
+    rn.Conv2d: _conv2d,
+    rn.Dense: _dense,
+    rn.Lif: _lif,
+    rn.OrPool2d: _or_pool,
+    rn.Add: _add,
+    rn.Scale: _scale,
+    rn.SpatialSum: _spatial_sum,
+    rn.Flatten: _flatten,
+    rn.Readout: _readout,
+}
