@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -124,10 +125,15 @@ def _search_models_once_per_class() -> None:
 
 
 def _stand_in_for_torchvision() -> None:
-    package = types.ModuleType("torchvision")
+    package = _empty_module("torchvision")
     package.__path__ = []
     for name in ("ops", "transforms"):
-        part = types.ModuleType(f"torchvision.{name}")
-        setattr(package, name, part)
-        sys.modules[part.__name__] = part
-    sys.modules[package.__name__] = package
+        setattr(package, name, _empty_module(f"torchvision.{name}"))
+
+
+def _empty_module(name: str) -> types.ModuleType:
+    """Return a new entry of sys.modules; with a spec, so that others may ask whether it exists."""
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    sys.modules[name] = module
+    return module
