@@ -13,15 +13,15 @@ No file of the installed package is changed. What is mended, and why:
 * importing a Lava process calls ``multiprocessing.set_start_method("fork")``, which fails when the
   method is already set. ``prepare`` therefore belongs at the start of a fresh process.
 * ``lava.lib.dl.slayer`` imports torchvision for object detection only; where it is absent an empty
-  stand-in lets ``lava.lib.dl.netx`` import.
+  stand-in lets ``lava.lib.dl.netx`` import, and is taken away again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
-import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -62,9 +62,9 @@ def import_netx() -> types.ModuleType:
     """Return ``lava.lib.dl.netx``; raises MissingDependency if lava-nc or lava-dl is not there."""
     prepare()
     _require("lava.lib.dl", "lava-dl")
-    if importlib.util.find_spec("torchvision") is None:
-        _stand_in_for_torchvision()
-    return importlib.import_module("lava.lib.dl.netx")
+    absent = "torchvision" not in sys.modules and importlib.util.find_spec("torchvision") is None
+    with _stand_in_for_torchvision() if absent else contextlib.nullcontext():
+        return importlib.import_module("lava.lib.dl.netx")
 
 
 def _require(module: str, distribution: str) -> None:
@@ -124,16 +124,19 @@ def _search_models_once_per_class() -> None:
     graphs._find_proc_models = staticmethod(find)
 
 
-def _stand_in_for_torchvision() -> None:
-    package = _empty_module("torchvision")
+@contextmanager
+def _stand_in_for_torchvision() -> Iterator[None]:
+    """Offer empty torchvision modules for one import only, so that nobody else finds them."""
+    package = types.ModuleType("torchvision")
     package.__path__ = []
+    made = {package.__name__: package}
     for name in ("ops", "transforms"):
-        setattr(package, name, _empty_module(f"torchvision.{name}"))
-
-
-def _empty_module(name: str) -> types.ModuleType:
-    """Return a new entry of sys.modules; with a spec, so that others may ask whether it exists."""
-    module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
-    sys.modules[name] = module
-    return module
+        part = types.ModuleType(f"torchvision.{name}")
+        setattr(package, name, part)
+        made[part.__name__] = part
+    sys.modules.update(made)
+    try:
+        yield
+    finally:
+        for name in made:
+            del sys.modules[name]
