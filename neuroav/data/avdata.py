@@ -60,7 +60,9 @@ class AVSplit:
         partner = repair(self.labels, rng) if augmentation.repair else np.arange(len(self))
         meta = self.recordings.meta
         audio = self.recordings.audio.take(self.rows)
-        audio = augment_audio(audio, augmentation, meta["audio_window_us"], rng)
+        audio = augment_audio(
+            audio, augmentation, meta["audio_window_us"], rng, meta["audio_channels"]
+        )
         visual = self.recordings.visual.take(self.rows[partner])
         visual = augment_visual(visual, augmentation, meta["visual_window_us"], rng)
         return self._bin(audio, visual, self.labels.copy())
@@ -76,7 +78,8 @@ class AVSplit:
 
         ``audio`` (channel, time), ``visual`` (x, y, p, time), times in us; ``label``, ``class``;
         the windows ``audio_window_us`` and ``visual_window_us``, ``audio_channels``, ``sensor``;
-        ``source``: what it was made of (av-digits: picture 8x8 with levels 0..16, voice, ...).
+        ``source``: what it was made of (av-digits: picture 8x8 with levels 0..16, voice, ...;
+        nmnist-fsdd: the files, voice, ...).
         """
         (row,) = self._rows([index])
         whole = self.recordings
@@ -93,7 +96,10 @@ class AVSplit:
 
 @dataclass(frozen=True)
 class AVData:
-    """A data set ready for use. content_hash identifies its events; see ``neuroav.data.cache``."""
+    """A data set ready for use. content_hash identifies its events; see ``neuroav.data.cache``.
+
+    augmentation: what to alter its training recordings by, unless something else is wanted.
+    """
 
     name: str
     preset: str
@@ -102,10 +108,13 @@ class AVData:
     classes: tuple[str, ...]
     spec: FrameSpec
     splits: dict[str, AVSplit]
+    augmentation: Augmentation
 
     @classmethod
-    def of(cls, recordings: Recordings, spec: FrameSpec) -> AVData:
-        """The recordings seen through ``spec``."""
+    def of(
+        cls, recordings: Recordings, spec: FrameSpec, augmentation: Augmentation | None = None
+    ) -> AVData:
+        """The recordings seen through ``spec``, with the augmentation recommended for them."""
         meta = recordings.meta
         splits = {}
         for code, name in enumerate(SPLITS):
@@ -114,7 +123,14 @@ class AVData:
         classes = tuple(meta["classes"])
         content_hash = recordings.content_hash
         return cls(
-            meta["name"], meta["preset"], meta["data_seed"], content_hash, classes, spec, splits
+            meta["name"],
+            meta["preset"],
+            meta["data_seed"],
+            content_hash,
+            classes,
+            spec,
+            splits,
+            augmentation or Augmentation(),
         )
 
     def split(self, name: str) -> AVSplit:

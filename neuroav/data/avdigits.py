@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,9 +102,13 @@ def made_with() -> dict[str, str]:
 
 
 def generate(
-    preset: str, data_seed: int, limit: int | None = None, progress: Progress | None = None
+    preset: str,
+    data_seed: int,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    data_root: Path | None = None,
 ) -> Recordings:
-    """Make the recordings: about 15 s on one core for all 1797 pairs.
+    """Make the recordings: about 15 s on one core for all 1797 pairs; ``data_root`` is not read.
 
     ``limit`` makes that many pairs only (40 or more), from the same pictures and voices but, as
     espeak-ng's state runs through its whole list, not the same sounds. ``progress(stage, done,
@@ -114,8 +119,7 @@ def generate(
     stated = parameters(preset, data_seed, limit)
     speech.require_espeak()
     pictures, labels, split = _manifest(data_seed, limit or PAIRS)
-    count = len(labels)
-    utterances = _utterances(data_seed, labels, split)
+    utterances, count = _utterances(data_seed, labels, split), len(labels)
     report("speech", 0, count)
     waves, rate = speech.speak(utterances, data_seed)
     report("speech", count, count)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroav.data import avdigits, cache
+from neuroav.data import avdigits, cache, nmnistfsdd, speech
+from neuroav.data.augment import Augmentation
 from neuroav.data.avdata import AVData
 from neuroav.data.avdigits import Progress
 from neuroav.data.frames import FrameSpec
@@ -20,7 +21,11 @@ from neuroav.errors import DataError, unknown_name
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts about a data set: name, title, presets, classes, licence, and what it cannot show."""
+    """Facts about a data set.
+
+    name, title, presets, classes, licence; limits: what it cannot show; augmentation: what to alter
+    its training recordings by.
+    """
 
     name: str
     title: str
@@ -28,6 +33,7 @@ class DatasetInfo:
     classes: tuple[str, ...]
     licence: str
     limits: tuple[str, ...]
+    augmentation: Augmentation
 
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -47,11 +53,33 @@ DATASETS: dict[str, DatasetInfo] = {
             "sound and picture share a label, not a moment: no audio-visual synchrony",
             "450 test pairs: accuracies are good to about two points",
         ),
+        augmentation=Augmentation(),
+    ),
+    "nmnist-fsdd": DatasetInfo(
+        name="nmnist-fsdd",
+        title="Recorded speech and event-camera digits: 2000 label-level pairs, one speaker apart",
+        presets=tuple(nmnistfsdd.PRESETS),
+        classes=speech.WORDS,
+        licence=(
+            "Pictures: N-MNIST (Orchard et al. 2015), CC BY-SA 4.0. Speech: Free Spoken Digit "
+            "Dataset, CC BY-SA 4.0. Neither is in the package: both are read from the data root."
+        ),
+        limits=(
+            "four speakers: every fold tests on one, and folds differ by far more than seeds do",
+            "validation hears other recordings of the training speakers, so it is the easier",
+            "500 test sounds share 150 test pictures: the pairs are not independent",
+            "who wrote which digit is not used: a writer may be in two splits",
+            "sound and picture share a label, not a moment: no audio-visual synchrony",
+        ),
+        augmentation=Augmentation(
+            stretch=0.12, shift=0.08, drop=0.3, channel_shift=2, band_mask=8, time_mask=0.15
+        ),
     ),
 }
 
-# Each offers parameters(preset, seed, limit), generate(preset, seed, limit, progress), made_with().
-_GENERATORS: dict[str, ModuleType] = {"av-digits": avdigits}
+# Each offers parameters(preset, seed, limit), generate(preset, seed, limit, progress, data_root)
+# and made_with().
+_GENERATORS: dict[str, ModuleType] = {"av-digits": avdigits, "nmnist-fsdd": nmnistfsdd}
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -94,7 +122,8 @@ def prepare(
     """Make sure the data is in the cache, and return its file.
 
     A file already there is checked and kept unless ``force``. ``data_root`` holds recordings for
-    data sets that need some; av-digits does not. ``limit`` makes that many pairs only, for trials.
+    data sets that need some, as nmnist-fsdd does; it is only read, and not needed for what is in
+    the cache. ``limit`` makes that many pairs only, for trials.
     ``progress(stage, done, total)``. DataError for unknown names, a damaged file or a folder that
     cannot be written; MissingDependency when an optional package is absent. Interrupted, it leaves
     the cache as it was.
@@ -103,7 +132,7 @@ def prepare(
     if path.exists() and not force:
         cache.read(path, _remedy(name))
         return path
-    _generate(name, path, preset, data_seed, limit, progress)
+    _generate(name, path, preset, data_seed, limit, progress, data_root)
     return path
 
 
@@ -114,11 +143,12 @@ def _generate(
     data_seed: int,
     limit: int | None,
     progress: Progress | None,
+    data_root: Path | None,
 ) -> cache.Recordings:
     """Make the recordings and write them to ``path``."""
     generator = _GENERATORS[name]
     cache.require_folder(path.parent)
-    recordings = generator.generate(preset, data_seed, limit, progress)
+    recordings = generator.generate(preset, data_seed, limit, progress, data_root)
     if progress is not None:
         progress("write", 0, 1)
     cache.save(path, recordings, generator.made_with())
@@ -143,8 +173,8 @@ def load(
     if path.exists():
         recordings = cache.read(path, _remedy(name))
     else:
-        recordings = _generate(name, path, preset, data_seed, limit, progress)
-    return AVData.of(recordings, spec or FrameSpec())
+        recordings = _generate(name, path, preset, data_seed, limit, progress, data_root)
+    return AVData.of(recordings, spec or FrameSpec(), DATASETS[name].augmentation)
 
 
 def describe(
@@ -159,9 +189,9 @@ def describe(
 ) -> dict[str, Any]:
     """Facts for display, all JSON values; never prepares anything.
 
-    Always: name, title, preset, presets, data_seed, classes, licence, limits, layout, file,
-    prepared. When prepared also: content_hash, bytes, splits (pairs and pairs per class by split)
-    and median events per recording (audio_events_median, visual_events_median).
+    Always: name, title, preset, presets, data_seed, classes, licence, limits, augmentation, layout,
+    file, prepared. When prepared also: content_hash, bytes, splits (pairs and pairs per class by
+    split) and median events per recording (audio_events_median, visual_events_median).
     """
     info = dataset_info(name)
     path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)

@@ -1,9 +1,10 @@
 """Speech to spikes: a gammatone filter bank, envelopes, and one leaky neuron per channel.
 
 Chain, per utterance: pink noise at a chosen signal-to-noise ratio -> 64 gammatone filters of
-fourth order, centre frequencies spaced evenly in ERB number from 80 to 7200 Hz -> half-wave
-rectification and a mean over each millisecond -> subtraction of 1.5 times the channel's median ->
-square root -> leaky integrate-and-fire, membrane time constant 20 ms, refractory for 2 ms.
+fourth order, centre frequencies spaced evenly in ERB number from 80 to 7200 Hz, or to less where
+the sound's sampling rate cannot hold that -> half-wave rectification and a mean over each
+millisecond -> subtraction of 1.5 times the channel's median -> square root -> leaky
+integrate-and-fire, membrane time constant 20 ms, refractory for 2 ms.
 
 Sources: ERB scale from Glasberg and Moore (1990), order and bandwidth factor 1.019 from Patterson
 et al. (1992) and Slaney (1993). The frequency range, the floor, the root and the neuron's
@@ -68,16 +69,22 @@ class GammatoneBank:
     """Envelopes of a window of ``window_ms`` milliseconds sampled at ``rate`` Hz.
 
     The response of channel c at f is ``(1 + j (f - fc) / b) ** -4`` with ``b = 1.019 ERB(fc)``.
+    The highest channel is centred at ``high_hz``; DataError unless half the rate lies above it.
     """
 
-    def __init__(self, rate: float, window_ms: int) -> None:
+    def __init__(self, rate: float, window_ms: int, high_hz: float = HIGH_HZ) -> None:
+        if high_hz >= rate / 2:
+            raise DataError(
+                f"sound sampled at {rate:g} Hz: the highest cochlear channel is at {high_hz:g} Hz, "
+                f"allowed is below {rate / 2:g} Hz"
+            )
         seconds = np.ceil((window_ms / 1000 + _TAIL) / _ROUND) * _ROUND
         self.rate = rate
         self.samples = round(rate * window_ms / 1000)
         self._length = round(rate * seconds)
         self._short = round(_ENVELOPE_RATE * seconds)
         self._ticks = window_ms
-        centre = erb_space()
+        centre = erb_space(high=high_hz)
         step = rate / self._length
         half = self._short // 2
         middle = np.round(centre / step).astype(int)
@@ -138,14 +145,16 @@ def encode(
     rngs: Sequence[np.random.Generator],
     window_ms: int,
     on_item: Callable[[int], None] | None = None,
+    high_hz: float = HIGH_HZ,
 ) -> Ragged:
     """Spikes of every wave: columns ``channel`` (uint8) and ``time`` (uint32, us).
 
     ``snr_db`` (N,) is the ratio of the wave's power, over its length within the window, to the
     power of pink noise filling the whole window; infinity adds none. Each wave is first brought to
-    unit power. ``on_item(done)`` is called after each wave. DataError for a silent wave.
+    unit power. ``on_item(done)`` is called after each wave. ``high_hz``: the highest channel.
+    DataError for a silent wave, or for a highest channel that the rate cannot hold.
     """
-    bank = GammatoneBank(rate, window_ms)
+    bank = GammatoneBank(rate, window_ms, high_hz)
     parts = []
     for first in range(0, len(waves), _CHUNK):
         chunk = range(first, min(first + _CHUNK, len(waves)))

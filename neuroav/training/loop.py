@@ -160,12 +160,10 @@ class _Run:
         return metrics
 
     def _epoch(self, epoch: int, progress: Progress | None) -> dict[str, Any]:
-        from neuroav.data import Augmentation
-
         config, start = self.config.train, time.perf_counter()
         rng = np.random.default_rng([config.seed, epoch])
         frames = (
-            self.train_split.augmented(Augmentation(), rng)
+            self.train_split.augmented(self.data.augmentation, rng)
             if self.config.data.augment
             else self.train_split.frames()
         )

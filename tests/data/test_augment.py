@@ -104,8 +104,54 @@ def test_channels_and_pixels_shift_as_one_recording():
     assert (x[:, 0] - 10 != y[:, 0] - 20).any()
 
 
+def _everywhere(items: int = 300) -> Ragged:
+    """One event on every channel in every millisecond of 100."""
+    time, channel = (grid.ravel() for grid in np.meshgrid(np.arange(100), np.arange(64)))
+    columns = {"channel": np.tile(channel, items).astype(np.uint8)}
+    columns["time"] = np.tile(time * 1000, items).astype(np.uint32)
+    return Ragged(columns, np.arange(items + 1) * 6400)
+
+
 @pytest.mark.parametrize(
-    ("key", "value"), [("stretch", -0.1), ("drop", 1.0), ("channel_shift", -1), ("image_shift", 9)]
+    ("key", "amount", "size", "unit"),
+    [("channel", {"band_mask": 8}, 64, 1), ("time", {"time_mask": 0.25}, 100, 1000)],
+)
+def test_masks_silence_one_span_anywhere_up_to_their_width(key, amount, size, unit):
+    masked = Augmentation(0, 0, 0, 0, 0, **amount)
+    left = augment_audio(_everywhere(), masked, 100_000, _rng())
+    lost = np.ones((300, size), bool)
+    lost[left.item, left[key] // unit] = False
+    widest = 8 if key == "channel" else 25
+    width = lost.sum(axis=1)
+    assert widest - 1 <= width.max() <= widest + 1
+    assert width.mean() == pytest.approx(widest / 2, rel=0.1)
+    assert (np.abs(np.diff(lost.astype(int), axis=1)).sum(axis=1) <= 2).all()  # one span each
+    assert lost[:, 3:-3].any(axis=0).all()  # no place is spared; the rims are hit seldom
+    whole = 6400 // size  # a silenced place is silent altogether
+    assert (left.counts == 6400 - width * whole).all()
+
+
+def test_masks_that_are_off_draw_nothing():
+    """Runs trained before there were masks can be repeated."""
+    first, second = _rng(), _rng()
+    augment_audio(_regular(), Augmentation(), WINDOW, first)
+    augment_audio(_regular(), Augmentation(band_mask=4, time_mask=0.1), WINDOW, second)
+    drawn = first.random(9)
+    again = _rng()
+    for draw in (again.uniform, again.uniform, again.random):
+        draw(size=200)
+    again.random(200 * 301)
+    again.integers(-1, 2, 200)
+    np.testing.assert_array_equal(drawn, again.random(9))
+    assert (second.random(9) != drawn).any()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("stretch", -0.1), ("drop", 1.0), ("channel_shift", -1), ("image_shift", 9)),
+        *(("band_mask", 33), ("band_mask", -1), ("time_mask", 1.0), ("time_mask", -0.1)),
+    ],
 )
 def test_amounts_out_of_range_are_refused(key, value):
     with pytest.raises(ConfigError, match=key):

@@ -80,6 +80,16 @@ def test_encode_normalises_loudness_and_noise_follows_the_ratio():
     assert in_band[0] < in_band[1]
 
 
+def test_a_bank_for_slow_sampling_stays_below_half_the_rate():
+    centre = cochlea.erb_space(high=3600)
+    assert centre[-1] == pytest.approx(3600)
+    tone = np.sin(2 * np.pi * centre[60] * np.arange(5120) / 8000)
+    envelopes = cochlea.GammatoneBank(8000, 640, 3600).envelopes(tone)
+    assert envelopes[:, 200:600].mean(axis=1).argmax() == 60
+    with pytest.raises(DataError, match=r"at 7200 Hz, allowed is below 4000 Hz"):
+        cochlea.GammatoneBank(8000, 640)
+
+
 def test_a_silent_wave_is_refused():
     with pytest.raises(DataError, match="recording 0 is silent"):
         cochlea.encode([np.zeros(100, np.int16)], RATE, np.array([0.0]), _rngs(1), 640)
