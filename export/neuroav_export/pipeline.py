@@ -13,6 +13,8 @@ from neuroav import hardware
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import DataError, ProfileError, StageError
 from neuroav.graph import SpikingGraph
+from neuroav.models.quantized import QatReadout, QatSynapses
+from neuroav.quantization import Calibration, Options
 from neuroav.sim.real import forward
 from neuroav.stages import verify_graph, verify_integer
 from neuroav_export.passes.fold_norm import fold_norm
@@ -35,6 +37,8 @@ def compile_module(
     *,
     target: str = "loihi2",
     bits: int = 8,
+    calibration: Calibration = "max",
+    per_channel: bool = False,
     classes: tuple[str, ...] = (),
     probe: Probe | None = None,
     provenance: Mapping[str, object] | None = None,
@@ -43,7 +47,8 @@ def compile_module(
     """Return the deployment of a trained module.
 
     sample: event counts (samples, steps, *shape) by input name, in the order of forward's
-    arguments; it fixes shapes and steps and is what every pass is checked on. bits: weight width.
+    arguments; it fixes shapes and steps and is what every pass is checked on. bits, calibration,
+    per_channel: see ``quantization.Options``.
     Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
     """
     profile = hardware.load_profile(target)
@@ -53,8 +58,12 @@ def compile_module(
             "nothing can be exported for it; price a deployment with "
             f"`neuroav report --profile {profile.id}` instead"
         )
+    options = Options(bits, calibration, per_channel=per_channel).check(profile.arithmetic)
     _check_sample(sample)
     twin = copy.deepcopy(module).double().eval()
+    for layer in twin.modules():
+        if isinstance(layer, (QatSynapses, QatReadout)):
+            layer.quantize = False  # trace the real-valued network that the integers stand for
     frames = {n: np.moveaxis(np.asarray(v), 1, 0) for n, v in sample.items()}
     graph = trace(twin, frames, max_count)
     tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
@@ -64,7 +73,7 @@ def compile_module(
     for apply in PASSES:
         graph = verify_graph(apply(graph))
         check_scores(graph, tensors, expected, apply.__name__)
-    integer, saturations = quantize(graph, profile.arithmetic, bits)
+    integer, saturations = quantize(graph, profile.arithmetic, options)
     verify_integer(integer, profile.arithmetic)
     names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))
     return Deployment(integer, graph, profile, names, saturations, dict(provenance or {}), probe)

@@ -15,6 +15,7 @@ import neuroav
 from neuroav import navfile
 from neuroav.deployment import Probe
 from neuroav.integer import synapse_count
+from neuroav.quantization import Calibration, Options
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
 from neuroav_export.pipeline import compile_module
@@ -27,18 +28,24 @@ def export_run(
     *,
     target: str = "loihi2",
     out: Path,
-    bits: int = 8,
+    bits: int | None = None,
+    calibration: Calibration | None = None,
+    per_channel: bool | None = None,
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Any = None,
 ) -> dict[str, Any]:
     """Compile the best weights of ``run`` for ``target`` into ``out``; return the summary.
 
+    bits, calibration, per_channel: see ``quantization.Options``; by default what a
+    quantization-aware run was trained with, else 8 bits, 'max', per tensor.
+
     Keys: neurons, synapses, weight_bits, saturations, hash, cores, chips, utilisation (the last
     three null: placement is not modelled yet).
     """
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
+    options = run_options(config, bits, calibration, per_channel)
     check = data.split("val").frames(np.arange(PROBE_SAMPLES))
     test = data.split("test").frames(np.arange(PROBE_SAMPLES))
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
@@ -46,9 +53,11 @@ def export_run(
         model,
         {n: getattr(check, n) for n in names},
         target=target,
-        bits=bits,
+        bits=options.bits,
+        calibration=options.calibration,
+        per_channel=options.per_channel,
         classes=data.classes,
-        provenance=provenance(config, data.content_hash, bits),
+        provenance=provenance(config, data.content_hash, options),
         probe=Probe({n: getattr(test, n) for n in names}, test.labels),
     )
     deployment = navfile.save(deployment, out)
@@ -56,7 +65,7 @@ def export_run(
     return {
         "neurons": deployment.neurons,
         "synapses": deployment.synapses,
-        "weight_bits": bits,
+        "weight_bits": options.bits,
         "saturations": dict(deployment.saturations),
         "hash": deployment.content_hash,
         "cores": None,
@@ -73,7 +82,22 @@ def export_run(
     }
 
 
-def provenance(config: RunConfig, data_hash: str, bits: int) -> dict[str, Any]:
+def run_options(
+    config: RunConfig,
+    bits: int | None,
+    calibration: Calibration | None,
+    per_channel: bool | None,
+) -> Options:
+    """Return the quantization a run asks for, with what the caller sets."""
+    trained = config.quant if config.quant.aware else None
+    return Options(
+        bits or (trained.bits if trained else 8),
+        calibration or (trained.calibration if trained else "max"),
+        per_channel=(bool(trained and trained.per_channel) if per_channel is None else per_channel),
+    )
+
+
+def provenance(config: RunConfig, data_hash: str, options: Options) -> dict[str, Any]:
     """Return versions, seeds, configuration and data hash as plain JSON values."""
     versions = {"python": platform.python_version(), "neuroav": neuroav.__version__}
     for package in ("numpy", "torch", "norse", "h5py"):
@@ -82,7 +106,9 @@ def provenance(config: RunConfig, data_hash: str, bits: int) -> dict[str, Any]:
         "versions": versions,
         "run": config.model_dump(by_alias=True),
         "data_hash": data_hash,
-        "weight_bits": bits,
+        "weight_bits": options.bits,
+        "calibration": options.calibration,
+        "per_channel": options.per_channel,
         "git": git_revision(),
     }
 

@@ -20,14 +20,9 @@ from neuroav import nodes as rn
 from neuroav.errors import StageError, UnsupportedModule
 from neuroav.graph import SpikingGraph
 from neuroav.models import layers
+from neuroav.models.quantized import QatLif, QatReadout, QatSynapses
+from neuroav.models.tracing import StepTracer
 from neuroav.stages import output_shape, verify_graph
-
-_LEAVES = (layers.Lif, layers.PerStep, layers.Add, layers.SpatialMean, layers.Gain, layers.TimeMean)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _array(value: torch.Tensor) -> np.ndarray:
@@ -83,6 +78,13 @@ def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
     return rn.MaxPool2d(_pair(m.kernel_size), _pair(m.stride or m.kernel_size), _pair(m.padding))
 
 
+def _qat_synapses(m: QatSynapses) -> rn.Conv2d | rn.Dense:
+    if m.convolution is None:
+        return rn.Dense(_array(m.weight), _array(m.bias))
+    stride, padding, dilation, groups = m.convolution
+    return rn.Conv2d(_array(m.weight), _array(m.bias), stride, padding, dilation, groups)
+
+
 CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     nn.Conv2d: _conv2d,
     nn.BatchNorm2d: _batch_norm,
@@ -92,6 +94,9 @@ CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     nn.Identity: lambda m: None,
     nn.Dropout: lambda m: None,
     layers.Lif: _lif,
+    QatSynapses: _qat_synapses,
+    QatLif: _lif,
+    QatReadout: lambda m: rn.Dense(_array(m.weight), _array(m.bias)),
     layers.Add: lambda m: rn.Add(),
     layers.SpatialMean: lambda m: rn.SpatialMean(),
     layers.Gain: lambda m: rn.Scale(m.factor),
@@ -108,7 +113,7 @@ def trace(
     sample: event counts (T, B, *shape) by input name, in the order of forward's arguments.
     Raises UnsupportedModule with the qualified name, StageError where shapes do not join.
     """
-    graph = _Tracer().trace(module)
+    graph = StepTracer().trace(module)
     builder = _Builder(module, sample, max_count)
     for node in graph.nodes:
         builder.add(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import RenderableType
@@ -28,14 +29,29 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--bits",
     type=click.IntRange(1, 16),
-    default=8,
-    show_default=True,
-    help="Weight width.",
+    help="Weight width.  [default: as trained if quantization-aware, else 8]",
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["max", "percentile", "mse"]),
+    help="Which weights may be clipped.  [default: as trained, else max]",
+)
+@click.option(
+    "--per-channel/--per-tensor",
+    default=None,
+    help="One scale per output channel or per layer.  [default: as trained, else per layer]",
 )
 @data_options
 @json_option
 def export(
-    run: Path, target: str, out: Path, bits: int, data_root: Path | None, cache_dir: Path
+    run: Path,
+    target: str,
+    out: Path,
+    bits: int | None,
+    calibration: Literal["max", "percentile", "mse"] | None,
+    per_channel: bool | None,
+    data_root: Path | None,
+    cache_dir: Path,
 ) -> Outcome:
     """Compile the run folder RUN for one target."""
     from neuroav_export import export_run
@@ -46,6 +62,8 @@ def export(
             target=target,
             out=out,
             bits=bits,
+            calibration=calibration,
+            per_channel=per_channel,
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,

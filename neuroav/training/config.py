@@ -65,6 +65,16 @@ class TrainConfig(_Section):
     threads: int = Field(1, ge=1)
 
 
+class QuantConfig(_Section):
+    """Quantization-aware training: with which integers, and whether at all."""
+
+    aware: bool = False
+    bits: int = Field(8, ge=2, le=8)
+    calibration: Literal["max", "percentile", "mse"] = "mse"
+    per_channel: bool = False
+    target: str = "loihi2"
+
+
 class RunConfig(_Section):
     """All sections. ``schema`` is the version of this layout."""
 
@@ -72,6 +82,7 @@ class RunConfig(_Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    quant: QuantConfig = QuantConfig()
 
 
 def load_config(
@@ -112,6 +123,7 @@ def _check_key(section: str, name: str, key: str) -> None:
         "data": DataConfig,
         "model": ModelConfig,
         "train": TrainConfig,
+        "quant": QuantConfig,
     }
     known = {f"{s}.{n}" for s, cls in sections.items() for n in cls.model_fields}
     if f"{section}.{name}" not in known:

@@ -15,6 +15,7 @@ from neuroav.models import build_model
 from neuroav.training.batches import input_shapes, iterate, load_data
 from neuroav.training.checkpoint import WEIGHTS, load_weights
 from neuroav.training.config import RunConfig, load_run_config
+from neuroav.training.qat import prepare_qat
 
 if TYPE_CHECKING:
     from neuroav.data import AVData, Frames
@@ -51,6 +52,8 @@ def load_run(
     model = build_model(
         config.model, input_shapes(data.split("val").frames(np.arange(1))), len(data.classes)
     )
+    if config.quant.aware:
+        prepare_qat(model, config.quant)
     load_weights(model, Path(run) / WEIGHTS)
     return model.eval(), data, config
 

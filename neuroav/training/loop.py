@@ -24,6 +24,7 @@ from neuroav.training import checkpoint as ck
 from neuroav.training.batches import input_shapes, iterate, load_data
 from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
 from neuroav.training.evaluate import score
+from neuroav.training.qat import prepare_qat
 from neuroav.training.rates import SpikeRates, warnings_for
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ def train(
     ConfigError (folder in use, other configuration), TrainingError (loss not finite).
     """
     out = Path(out)
+    if config.quant.aware and init_from is None and not resume:
+        raise ConfigError(
+            "quantization-aware training starts from a trained float network: give its weights, "
+            "--init-from RUN/model.safetensors"
+        )
     check_model_name(config.model.name)  # before data are prepared and the folder is claimed
     _check_folder(out, config, resume)
     torch.set_num_threads(config.train.threads)
@@ -58,6 +64,8 @@ def train(
     )
     if init_from is not None:
         ck.load_weights(model, init_from)
+    if config.quant.aware:
+        prepare_qat(model, config.quant)
     out.mkdir(parents=True, exist_ok=True)
     ck.write_text(out / ck.CONFIG, dump_config(config))
     run = _Run(config, out, model, data)
@@ -73,7 +81,7 @@ def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
         if stored != config:
             changed = [
                 f"{s}.{k}"
-                for s in ("data", "model", "train")
+                for s in ("data", "model", "train", "quant")
                 for k, v in getattr(config, s)
                 if getattr(getattr(stored, s), k) != v
             ]

@@ -156,7 +156,14 @@ def test_export(run, stand_in):
     assert "saturations  a 1" in done.out
     assert ["stem", "10", "20"] in [line.split() for line in done.out.splitlines()]
     export.assert_called_once_with(
-        Path("runs/x"), target="loihi2", out=Path("x.nav"), bits=4, progress=ANY, **FOLDERS
+        Path("runs/x"),
+        target="loihi2",
+        out=Path("x.nav"),
+        bits=4,
+        calibration=None,
+        per_channel=None,
+        progress=ANY,
+        **FOLDERS,
     )
     run("export", "runs/x", "--out", "x.nav", "--target", "my.toml")
     assert export.call_args.kwargs["target"] == "my.toml"

@@ -29,8 +29,16 @@ import numpy as np
 from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.errors import UnsupportedNode
-from neuroav.fixed import Arithmetic, sign_mode, weight_levels, weight_step
+from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
+from neuroav.quantization import (
+    Options,
+    choose_unit,
+    integer_bias,
+    integer_decay,
+    integer_threshold,
+    integer_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -62,15 +70,10 @@ class Current:
 
 
 def quantize(
-    graph: SpikingGraph, arith: Arithmetic, bits: int
+    graph: SpikingGraph, arith: Arithmetic, options: Options
 ) -> tuple[ig.IntGraph, dict[str, int]]:
-    """Return the integer graph and the number of values clipped to fit, by population.
-
-    bits: weight width, 2..weight_bits of the target.
-    """
-    if not 2 <= bits <= arith.weight_bits:
-        raise UnsupportedNode(f"weights of {bits} bits: allowed are 2..{arith.weight_bits}")
-    work = _Quantizer(graph, arith, bits)
+    """Return the integer graph and the number of values clipped to fit, by population."""
+    work = _Quantizer(graph, arith, options.check(arith))
     for name in graph.order:
         work.visit(name)
     scales = {n: (s.numerator, s.denominator) for n, s in work.scales.items()}
@@ -112,8 +115,8 @@ def exact_fraction(factor: float) -> Fraction:
 class _Quantizer:
     """Walks the lowered graph in order; ``values`` holds what each real node has become."""
 
-    def __init__(self, graph: SpikingGraph, arith: Arithmetic, bits: int) -> None:
-        self.graph, self.arith, self.bits = graph, arith, bits
+    def __init__(self, graph: SpikingGraph, arith: Arithmetic, options: Options) -> None:
+        self.graph, self.arith, self.options = graph, arith, options
         self.values: dict[str, Value | Current] = {}
         self.populations: dict[str, ig.Population] = {}
         self.scales: dict[str, Fraction] = {}
@@ -152,59 +155,29 @@ class _Quantizer:
         return Current((term,), np.zeros(1))
 
     def synapses(
-        self, name: str, current: Current, threshold: float = 0.0
-    ) -> tuple[float, tuple[ig.Projection, ...]]:
+        self, name: str, current: Current, options: Options, threshold: float = 0.0
+    ) -> tuple[np.ndarray, tuple[ig.Projection, ...]]:
         """Return (synaptic unit, projections) of a population; the unit is shared by all terms.
 
         threshold: real threshold that must fit its mantissa in the same unit.
         """
-        modes = [sign_mode(t.weight) for t in current.terms]
-        grids = []
-        for mode in modes:
-            low, high = weight_levels(self.bits, mode)
-            step = weight_step(self.bits, mode, self.arith.weight_bits)
-            grids.append((step, low, high))
-        unit = (
-            max(
-                max(
-                    float(np.abs(t.weight).max(initial=0))
-                    / (step * min(-low or high, high or -low))
-                    for t, (step, low, high) in zip(current.terms, grids, strict=True)
-                ),
-                threshold / self.arith.threshold_max,
-            )
-            or 1.0
-        )
+        weights = [t.weight for t in current.terms]
+        unit = choose_unit(weights, threshold, options, self.arith)
         projections = []
-        for term, mode, (step, low, high) in zip(current.terms, modes, grids, strict=True):
-            level = np.rint(term.weight / (unit * step)).astype(np.int64)
-            clipped = np.clip(level, low, high)
-            self.count(name, int((clipped != level).sum()))
-            projections.append(term.make(clipped * step, self.bits, mode))
+        for term in current.terms:
+            stored, grid, clipped = integer_weights(term.weight, unit, options, self.arith)
+            self.count(name, clipped)
+            projections.append(term.make(stored, options.bits, grid.mode))
         return unit, tuple(projections)
 
     def count(self, name: str, clipped: int) -> None:
         if clipped:
             self.saturations[name] = self.saturations.get(name, 0) + clipped
 
-    def bias(self, name: str, real: np.ndarray, unit: float) -> tuple[np.ndarray, int]:
-        """Return (mantissa, exponent) of biases in 1/64 units, clipped and counted if too large."""
-        wanted = np.rint(real / unit * (1 << self.arith.input_shift)).astype(np.int64)
-        exponent = 0
-        while (
-            np.abs(wanted).max(initial=0) >> exponent > self.arith.bias_max
-            and exponent < self.arith.bias_exponent_max
-        ):
-            exponent += 1
-        mantissa = np.rint(wanted / (1 << exponent)).astype(np.int64)
-        clipped = np.clip(mantissa, -self.arith.bias_max, self.arith.bias_max)
-        self.count(name, int((clipped != mantissa).sum()))
-        return clipped, exponent
 
-
-def _per_channel(bias: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a per-channel bias so that it broadcasts to (C, H, W) or (C,)."""
-    return bias if bias.size == 1 else bias.reshape(-1, *[1] * (len(shape) - 1))
+def _per_channel(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return values per channel so that they broadcast to (C, H, W) or (C,)."""
+    return values if values.size == 1 else values.reshape(-1, *[1] * (len(shape) - 1))
 
 
 # --- one handler per node class --------------------------------------------------------------
@@ -249,20 +222,23 @@ def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
         raise UnsupportedNode(
             f"{name}: v_threshold is {node.v_threshold}, it must lie above v_leak ({node.v_leak})"
         )
-    unit, projections = q.synapses(name, current, real_threshold)
-    mantissa, exponent = q.bias(name, _per_channel(current.bias, shape), unit)
-    threshold = np.array([min(round(real_threshold / unit), q.arith.threshold_max)], np.int64)
-    decay_v = round(d * (1 << q.arith.decay_bits))
+    options = q.options
+    if any(t.weight.ndim < 2 for t in current.terms):  # a skip has one weight for all channels
+        options = replace(options, per_channel=False)
+    unit, projections = q.synapses(name, current, options, real_threshold)
+    mantissa, exponent, clipped = integer_bias(current.bias, unit, q.arith)
+    q.count(name, clipped)
+    threshold = integer_threshold(real_threshold, unit, q.arith)
     return q.put(
         name,
         ig.IntLif(
             shape,
             projections,
-            mantissa,
+            _per_channel(mantissa, shape),
             exponent,
-            threshold,
+            _per_channel(threshold, shape),
             (1 << q.arith.decay_bits) - 1,
-            decay_v,
+            integer_decay(d, q.arith),
         ),
         Fraction(1),
     )
@@ -314,9 +290,11 @@ def _flatten(q: _Quantizer, name: str, node: rn.Flatten, x: list) -> Value:
 
 
 def _readout(q: _Quantizer, name: str, node: rn.Readout, x: list) -> Value:
-    unit, projections = q.synapses(name, _dense(q, name, node, x))
+    # the scores of all classes are compared, so they share one unit
+    options = replace(q.options, per_channel=False)
+    unit, projections = q.synapses(name, _dense(q, name, node, x), options)
     bias = np.rint(node.bias / unit).astype(np.int64)
-    scale = exact_fraction(unit) / q.graph.steps
+    scale = exact_fraction(float(unit[0])) / q.graph.steps
     return q.put(name, ig.IntReadout(q.graph.shapes[name], projections, bias), scale)
 
 

@@ -1,0 +1,157 @@
+"""From real weights, biases and thresholds to the integers a population holds.
+
+The compiler and quantization-aware training call the same functions, so a network is trained with
+the very integers it is deployed with. A population has one synaptic unit, the real input that one
+integer weight stands for, or one per output channel where the target's thresholds are per neuron.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from neuroav.errors import UnsupportedNode
+from neuroav.fixed import Arithmetic, sign_mode, weight_levels, weight_step
+
+Calibration = Literal["max", "percentile", "mse"]
+CALIBRATIONS: tuple[Calibration, ...] = ("max", "percentile", "mse")
+_MSE_RATIOS = np.linspace(1.0, 0.3, 36)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to choose integers.
+
+    bits: weight width, 2..weight_bits of the target. calibration: the largest weight that is not
+    clipped is the largest ('max'), the given percentile ('percentile'), or the one that minimises
+    the squared error of the weights ('mse'). per_channel: one unit per output channel.
+    """
+
+    bits: int = 8
+    calibration: Calibration = "max"
+    percentile: float = 99.7
+    per_channel: bool = False
+
+    def check(self, arith: Arithmetic) -> Options:
+        """Return self; UnsupportedNode where the target cannot do it."""
+        if not 2 <= self.bits <= arith.weight_bits:
+            raise UnsupportedNode(
+                f"weights of {self.bits} bits: allowed are 2..{arith.weight_bits}"
+            )
+        if self.calibration not in CALIBRATIONS:
+            raise UnsupportedNode(
+                f"calibration {self.calibration!r}: allowed are {', '.join(CALIBRATIONS)}"
+            )
+        if not 50 < self.percentile <= 100:
+            raise UnsupportedNode(f"percentile {self.percentile}: allowed are above 50 to 100")
+        return self
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Storable weights of one projection: k * step for low <= k <= high."""
+
+    step: int
+    low: int
+    high: int
+    mode: str
+
+    @property
+    def largest(self) -> int:
+        """Largest magnitude storable in both directions the mode needs."""
+        return self.step * min(-self.low or self.high, self.high or -self.low)
+
+
+def grid_for(weight: np.ndarray, bits: int, arith: Arithmetic) -> Grid:
+    """Return the grid for a real weight array: its sign mode and width decide."""
+    mode = sign_mode(weight)
+    return Grid(weight_step(bits, mode, arith.weight_bits), *weight_levels(bits, mode), mode)
+
+
+def choose_unit(
+    weights: Sequence[np.ndarray], threshold: float, options: Options, arith: Arithmetic
+) -> np.ndarray:
+    """Return the synaptic unit of a population, shape (1,) or (channels,).
+
+    weights: real weights of every projection onto it, (out, ...) each. threshold: its real
+    threshold, which must fit the mantissa in the same unit (0 for accumulators).
+    """
+    if options.per_channel:
+        rows = [w.reshape(w.shape[0], -1) for w in weights]
+    else:
+        rows = [w.reshape(1, -1) for w in weights]
+    grids = [grid_for(w, options.bits, arith) for w in weights]
+    unit = np.max([_covering(r, g, options) for r, g in zip(rows, grids, strict=True)], axis=0)
+    if options.calibration == "mse":
+        unit = _least_squares(rows, grids, unit)
+    unit = np.maximum(unit, threshold / arith.threshold_max)
+    return np.where(unit > 0, unit, 1.0)
+
+
+def _covering(rows: np.ndarray, grid: Grid, options: Options) -> np.ndarray:
+    """Return the unit at which the largest (or the percentile's) weight of a row is just stored."""
+    if rows.shape[1] == 0:
+        return np.zeros(len(rows))
+    if options.calibration == "percentile":
+        return np.percentile(np.abs(rows), options.percentile, axis=1) / grid.largest
+    return np.abs(rows).max(axis=1) / grid.largest
+
+
+def _least_squares(
+    rows: Sequence[np.ndarray], grids: Sequence[Grid], unit: np.ndarray
+) -> np.ndarray:
+    """Return the unit, between 30 % and 100 % of the covering one, with the least squared error."""
+    best, least = unit, np.full(len(unit), np.inf)
+    for ratio in _MSE_RATIOS:
+        trial = np.where(unit > 0, unit * ratio, 1.0)
+        error = np.zeros(len(unit))
+        for row, grid in zip(rows, grids, strict=True):
+            scale = (trial * grid.step)[:, None]
+            level = np.clip(np.rint(row / scale), grid.low, grid.high)
+            error += ((level * scale - row) ** 2).sum(axis=1)
+        best, least = np.where(error < least, trial, best), np.minimum(error, least)
+    return np.where(unit > 0, best, unit)
+
+
+def along(unit: np.ndarray, axes: int) -> np.ndarray:
+    """Return a unit (1,) or (channels,) so that it broadcasts along the first of ``axes`` axes."""
+    return unit.reshape(-1, *[1] * (axes - 1))
+
+
+def integer_weights(
+    weight: np.ndarray, unit: np.ndarray, options: Options, arith: Arithmetic
+) -> tuple[np.ndarray, Grid, int]:
+    """Return (int64 weights as stored, their grid, how many were clipped)."""
+    grid = grid_for(weight, options.bits, arith)
+    level = np.rint(weight / (along(unit, weight.ndim) * grid.step)).astype(np.int64)
+    clipped = np.clip(level, grid.low, grid.high)
+    return clipped * grid.step, grid, int((clipped != level).sum())
+
+
+def integer_bias(
+    bias: np.ndarray, unit: np.ndarray, arith: Arithmetic
+) -> tuple[np.ndarray, int, int]:
+    """Return (mantissas, exponent, how many were clipped) of real biases, in 1/64 of a unit."""
+    wanted = np.rint(bias / unit * (1 << arith.input_shift))
+    exponent = 0
+    while (
+        np.abs(np.rint(wanted / (1 << exponent))).max(initial=0) > arith.bias_max
+        and exponent < arith.bias_exponent_max
+    ):
+        exponent += 1
+    mantissa = np.rint(wanted / (1 << exponent)).astype(np.int64)
+    clipped = np.clip(mantissa, -arith.bias_max, arith.bias_max)
+    return clipped, exponent, int((clipped != mantissa).sum())
+
+
+def integer_threshold(threshold: float, unit: np.ndarray, arith: Arithmetic) -> np.ndarray:
+    """Return threshold mantissas (int64, shape of ``unit``) of a real threshold."""
+    return np.minimum(np.rint(threshold / unit), arith.threshold_max).astype(np.int64)
+
+
+def integer_decay(fraction: float, arith: Arithmetic) -> int:
+    """Return the decay that leaks ``fraction`` of the membrane per step."""
+    return round(fraction * (1 << arith.decay_bits))
