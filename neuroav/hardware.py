@@ -95,6 +95,7 @@ class Numeric(_Strict):
     payload_bits: int = Field(ge=1, le=32)
     delay_max: int = Field(ge=0, le=4096)
     graded_spikes: bool
+    thresholds_per_neuron: bool
     oracle: str
     source: str
 

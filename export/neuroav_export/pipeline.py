@@ -59,6 +59,11 @@ def compile_module(
             f"`neuroav report --profile {profile.id}` instead"
         )
     options = Options(bits, calibration, per_channel=per_channel).check(profile.arithmetic)
+    if per_channel and not profile.numeric.thresholds_per_neuron:
+        raise ProfileError(
+            f"{profile.id}: has one threshold per layer (numeric.thresholds_per_neuron), and "
+            "scales per output channel need one per neuron; export per tensor"
+        )
     _check_sample(sample)
     twin = copy.deepcopy(module).double().eval()
     for layer in twin.modules():

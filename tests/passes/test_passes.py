@@ -142,6 +142,55 @@ def test_weight_bits_are_checked(bits):
         compiled(conv(), Lif(), *HEAD, bits=bits)
 
 
+def test_per_channel_scales_need_thresholds_per_neuron(tmp_path):
+    text = load_profile("loihi2").text
+    assert "thresholds_per_neuron = true" in text
+    shared = tmp_path / "shared.toml"
+    shared.write_text(text.replace("thresholds_per_neuron = true", "thresholds_per_neuron = false"))
+    with pytest.raises(ProfileError, match="has one threshold per layer"):
+        compile_module(nn.Identity(), {"x": np.ones((1, 1, 1, 2, 2))}, target=str(shared),
+                       per_channel=True)  # fmt: skip
+
+
+def test_per_channel_scales_lose_less_than_one_scale():
+    """Channels of very different size: the small ones survive 3 bits only with their own scale."""
+    torch.manual_seed(4)
+    layer = conv(1, 4)
+    with torch.no_grad():
+        layer.layer.weight *= torch.tensor([1.0, 0.1, 0.01, 3.0]).reshape(4, 1, 1, 1)
+    net = nn.Sequential(layer, Lif(), SpatialMean(), nn.Linear(4, 3), TimeMean())
+    x = {"x": np.ones((2, 3, 1, 4, 4), np.int32)}
+    lost = {}
+    for per_channel in (False, True):
+        deployment = compile_module(net, x, bits=3, per_channel=per_channel)
+        pop, node = deployment.integer.populations["1"], deployment.real.nodes["0"]
+        ratio = (2.0 / pop.threshold).reshape(-1, 1, 1, 1)
+        lost[per_channel] = np.abs(pop.projections[0].weight * ratio - node.weight).max(
+            axis=(1, 2, 3)) / np.abs(node.weight).max(axis=(1, 2, 3))  # fmt: skip
+    assert (lost[True] < 0.2).all()
+    assert lost[False].max() > 0.9
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_least_squares_calibration_has_the_smallest_error(bits):
+    torch.manual_seed(6)
+    layer = conv(1, 16)
+    with torch.no_grad():
+        layer.layer.weight[0, 0, 0, 0] = 2.0  # an outlier that a covering scale must hold
+    net = nn.Sequential(layer, Lif(), SpatialMean(), nn.Linear(16, 3), TimeMean())
+    x = {"x": np.ones((2, 3, 1, 4, 4), np.int32)}
+    error = {}
+    for calibration in ("max", "percentile", "mse"):
+        deployment = compile_module(net, x, bits=bits, calibration=calibration)
+        pop, node = deployment.integer.populations["1"], deployment.real.nodes["0"]
+        unit = 2.0 / int(pop.threshold[0, 0, 0] if pop.threshold.ndim == 3 else pop.threshold[0])
+        error[calibration] = float(((pop.projections[0].weight * unit - node.weight) ** 2).sum())
+        if calibration == "max":
+            assert dict(deployment.saturations) == {}
+    assert error["mse"] < error["max"]
+    assert error["mse"] <= error["percentile"] * 1.01
+
+
 def test_unknown_target_is_refused():
     with pytest.raises(ProfileError, match="unknown profile 'loihi3'"):
         compile_module(nn.Identity(), {"x": np.ones((1, 1, 1, 2, 2))}, target="loihi3")
