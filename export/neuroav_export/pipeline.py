@@ -42,13 +42,13 @@ def compile_module(
     classes: tuple[str, ...] = (),
     probe: Probe | None = None,
     provenance: Mapping[str, object] | None = None,
-    max_count: int = 255,
+    max_count: Mapping[str, int] | None = None,
 ) -> Deployment:
     """Return the deployment of a trained module.
 
     sample: event counts (samples, steps, *shape) by input name, in the order of forward's
     arguments; it fixes shapes and steps and is what every pass is checked on. bits, calibration,
-    per_channel: see ``quantization.Options``.
+    per_channel: see ``quantization.Options``. max_count: largest count each input can send (255).
     Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
     """
     profile = hardware.load_profile(target)

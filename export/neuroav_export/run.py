@@ -6,19 +6,23 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import neuroav
 from neuroav import navfile
+from neuroav.bounds import bounds, unproven
 from neuroav.deployment import Probe
 from neuroav.integer import synapse_count
 from neuroav.quantization import Calibration, Options
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
 from neuroav_export.pipeline import compile_module
+
+if TYPE_CHECKING:
+    from neuroav.data import AVData
 
 PROBE_SAMPLES = 8
 
@@ -40,8 +44,9 @@ def export_run(
     bits, calibration, per_channel: see ``quantization.Options``; by default what a
     quantization-aware run was trained with, else 8 bits, 'max', per tensor.
 
-    Keys: neurons, synapses, weight_bits, saturations, hash, cores, chips, utilisation (the last
-    three null: placement is not modelled yet).
+    Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
+    could overflow, by population), cores, chips, utilisation (the last three null: placement is
+    not modelled yet).
     """
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
@@ -57,6 +62,7 @@ def export_run(
         calibration=options.calibration,
         per_channel=options.per_channel,
         classes=data.classes,
+        max_count={n: count_limit(data, n) for n in names},
         provenance=provenance(config, data.content_hash, options),
         probe=Probe({n: getattr(test, n) for n in names}, test.labels),
     )
@@ -68,6 +74,7 @@ def export_run(
         "weight_bits": options.bits,
         "saturations": dict(deployment.saturations),
         "hash": deployment.content_hash,
+        "unproven": unproven(bounds(graph, deployment.profile.arithmetic)),
         "cores": None,
         "chips": None,
         "utilisation": None,
@@ -80,6 +87,15 @@ def export_run(
             for n in graph.order
         },
     }
+
+
+def count_limit(data: AVData, name: str) -> int:
+    """Return the largest count an input admits: 2^k - 1, at least twice what the data hold.
+
+    Twice, so that noisier recordings still fit; the bounds of every accumulator start from it.
+    """
+    largest = max(int(getattr(data.split(s).frames(), name).max()) for s in data.splits)
+    return (1 << (2 * max(largest, 1)).bit_length()) - 1
 
 
 def run_options(

@@ -106,11 +106,12 @@ FUNCTIONS = {operator.add, torch.add, operator.iadd}
 
 
 def trace(
-    module: nn.Module, sample: Mapping[str, np.ndarray], max_count: int = 255
+    module: nn.Module, sample: Mapping[str, np.ndarray], max_count: Mapping[str, int] | None = None
 ) -> SpikingGraph:
     """Return the traced graph of ``module`` in evaluation mode.
 
     sample: event counts (T, B, *shape) by input name, in the order of forward's arguments.
+    max_count: largest count each input can send, 255 where it is not given.
     Raises UnsupportedModule with the qualified name, StageError where shapes do not join.
     """
     graph = StepTracer().trace(module)
@@ -123,11 +124,16 @@ def trace(
 class _Builder:
     """Collects nodes while walking the fx graph."""
 
-    def __init__(self, module: nn.Module, sample: Mapping[str, np.ndarray], max_count: int) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        sample: Mapping[str, np.ndarray],
+        max_count: Mapping[str, int] | None,
+    ) -> None:
         self.modules = dict(module.named_modules())
         self.pending = list(sample.items())
         self.steps = len(self.pending[0][1])
-        self.max_count = max_count
+        self.max_count = max_count or {}
         self.names: dict[fx.Node, str] = {}
         self.nodes: dict[str, rn.Node] = {}
         self.inputs: dict[str, tuple[str, ...]] = {}
@@ -162,7 +168,8 @@ class _Builder:
                 "does not hold; give one entry per argument"
             )
         name, value = self.pending.pop(0)
-        return self._put(name, rn.Input(tuple(value.shape[2:]), self.max_count), ())
+        limit = self.max_count.get(name, 255)
+        return self._put(name, rn.Input(tuple(value.shape[2:]), limit), ())
 
     def _sources(self, node: fx.Node, where: str) -> tuple[str, ...]:
         if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):

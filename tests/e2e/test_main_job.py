@@ -44,6 +44,7 @@ def test_export_summary(job):
     assert found["neurons"] > 5000
     assert found["weight_bits"] == 8
     assert found["saturations"] == {}
+    assert found["unproven"] == {}
     assert found["cores"] is found["chips"] is found["utilisation"] is None
 
 

@@ -49,6 +49,10 @@ class Data:
         self._splits = {n: Split(c, s, 3) for n, c, s in (("train", 48, 1), ("val", 24, 2),
                                                           ("test", 24, 3))}  # fmt: skip
 
+    @property
+    def splits(self) -> dict[str, Split]:
+        return self._splits
+
     def split(self, name: str) -> Split:
         return self._splits[name]
 
