@@ -1,10 +1,10 @@
 """Weights of 8 to 2 bits: after training (three calibrations, two granularities) and aware of it.
 
-    python benchmarks/quantization.py --runs runs/av-digits/add-0 runs/av-digits/add-1 ... --out runs/quant
+    python benchmarks/quantization.py --runs runs/av-digits/add-0 ... --out runs/quantized
 
-Takes trained float runs (`benchmarks/av_digits.py` leaves some), measures each deployed on the whole
-test set, fine-tunes each with the deployed integers, and prints change of accuracy in points and
-agreement per sample against the float run. `results.json` keeps every figure.
+Takes trained float runs (`benchmarks/av_digits.py` leaves some), measures each deployed on the
+whole test set, fine-tunes each with the deployed integers, and prints change of accuracy in points
+and agreement per sample against the float run. `results.json` keeps every figure.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from torch import nn
 
 from neuroav import hardware
 from neuroav.deployment import Deployment, Probe
-from neuroav.errors import DataError, ProfileError, StageError
+from neuroav.errors import DataError, ProfileError, StageError, UnsupportedNode
 from neuroav.graph import SpikingGraph
+from neuroav.integer import IntGraph, IntInput, IntSum
 from neuroav.models.quantized import QatReadout, QatSynapses
 from neuroav.quantization import Calibration, Options
 from neuroav.sim.real import forward
@@ -80,8 +81,28 @@ def compile_module(
         check_scores(graph, tensors, expected, apply.__name__)
     integer, saturations = quantize(graph, profile.arithmetic, options)
     verify_integer(integer, profile.arithmetic)
+    if not profile.numeric.graded_spikes:
+        check_single_spikes(integer, profile.id)
     names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))
     return Deployment(integer, graph, profile, names, saturations, dict(provenance or {}), probe)
+
+
+def check_single_spikes(graph: IntGraph, target: str) -> None:
+    """Raise UnsupportedNode listing every population that sends integers, on a chip that cannot."""
+    graded = [
+        f"{name} sends sums"
+        if isinstance(pop, IntSum)
+        else f"{name} sends counts up to {pop.max_count}"
+        for name in graph.order
+        if isinstance(pop := graph.populations[name], IntSum)
+        or (isinstance(pop, IntInput) and pop.max_count > 1)
+    ]
+    if graded:
+        raise UnsupportedNode(
+            f"{target}: messages are single spikes (numeric.graded_spikes), but "
+            f"{', '.join(graded)}; use inputs of 0 and 1 and a network without residual sums, or a target with graded "
+            "spikes such as loihi2"
+        )
 
 
 def _check_sample(sample: Mapping[str, np.ndarray]) -> None:

@@ -55,7 +55,7 @@ def test_show_of_an_unknown_profile_offers_near_matches(run):
     done = run("profiles", "show", "lohi2")
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("neuroav: error: unknown profile 'lohi2': allowed are ")
-    assert done.err.endswith("did you mean 'loihi2'?\n")
+    assert done.err.endswith("did you mean 'loihi2' or 'loihi1'?\n")
     assert run("profiles", "show", "lohi2", "--json").json["error"]["type"] == "ProfileError"
 
 

@@ -142,6 +142,17 @@ def test_weight_bits_are_checked(bits):
         compiled(conv(), Lif(), *HEAD, bits=bits)
 
 
+def test_a_chip_of_single_spikes_refuses_graded_messages_and_takes_the_rest():
+    torch.manual_seed(0)
+    x = {"x": np.ones((2, 3, 1, 4, 4), np.int32)}
+    with pytest.raises(UnsupportedNode, match="loihi1-nahuku-fit: messages are single spikes.*"
+                       "x sends counts up to 255, 2 sends sums"):  # fmt: skip
+        compile_module(nn.Sequential(conv(), Lif(), *HEAD), x, target="loihi1")
+    flat = nn.Sequential(conv(), Lif(), nn.Flatten(2), nn.Linear(32, 3), TimeMean())
+    deployment = compile_module(flat, x, target="loihi1", max_count={"x": 1})
+    assert deployment.profile.id == "loihi1-nahuku-fit"
+
+
 def test_per_channel_scales_need_thresholds_per_neuron(tmp_path):
     text = load_profile("loihi2").text
     assert "thresholds_per_neuron = true" in text

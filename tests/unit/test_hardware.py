@@ -77,7 +77,7 @@ def test_alias_whose_profile_is_not_shipped_is_neither_loaded_nor_offered(monkey
         load_profile("loihi9")
     offered = str(caught.value).partition("allowed are")[2]
     assert "loihi9" not in offered
-    assert "did you mean 'loihi2'?" in offered
+    assert "did you mean 'loihi" in offered
 
 
 @pytest.mark.parametrize("name", ["", "lohi2", "../hardware_profiles/loihi2", "README.md"])
