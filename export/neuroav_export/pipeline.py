@@ -100,8 +100,8 @@ def check_single_spikes(graph: IntGraph, target: str) -> None:
     if graded:
         raise UnsupportedNode(
             f"{target}: messages are single spikes (numeric.graded_spikes), but "
-            f"{', '.join(graded)}; use inputs of 0 and 1 and a network without residual sums, or a target with graded "
-            "spikes such as loihi2"
+            f"{', '.join(graded)}; use inputs of 0 and 1 and a network without residual sums, "
+            "or a target with graded spikes such as loihi2"
         )
 
 
