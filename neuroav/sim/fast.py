@@ -83,6 +83,15 @@ def _record(value: torch.Tensor) -> np.ndarray:
     return np.moveaxis(value.to(import_torch().int32).numpy(), 0, 1)
 
 
+def _float32_is_exact() -> bool:
+    """Whether torch multiplies float32 as such here; a user may have allowed bfloat16 or TF32."""
+    torch = import_torch()
+    backend = torch.backends.mkldnn
+    parts = (getattr(backend, name, None) for name in ("conv", "matmul"))  # torch >= 2.9 only
+    switches = {getattr(part, "fp32_precision", "none") for part in parts}
+    return torch.get_float32_matmul_precision() == "highest" and switches <= {"none", "ieee"}
+
+
 class _Layer:
     """One population: its synapses as float kernels and its neuron update over all steps."""
 
@@ -100,7 +109,7 @@ class _Layer:
         float32, float64 = import_torch().float32, import_torch().float64
         if bound >= 1 << 53:
             raise OutOfRange(f"{self.name}: synaptic sums up to {bound} cannot be held exactly")
-        dtype = float32 if bound < 1 << 24 else float64
+        dtype = float32 if bound < 1 << 24 and _float32_is_exact() else float64
         parts = [s.apply(values[s.source].to(dtype)) for s in self.synapses]
         return sum(parts[1:], parts[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from strategies_intgraph import random_deployment, random_deployments
 
@@ -48,6 +49,20 @@ def test_fast_equals_reference_on_random_graphs(case):
 
 def test_the_random_graphs_covered_every_kind():
     assert seen == {*ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES}
+
+
+def test_short_float_formats_allowed_by_the_user_change_nothing():
+    """With bfloat16 products allowed the executor computes in float64, and stays exact."""
+    deployment, inputs = random_deployment(11, hidden=5, samples=5)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert not fast._float32_is_exact()
+        expected, found = run_both(deployment, inputs, batch=5)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert fast._float32_is_exact()
+    assert all(np.array_equal(expected[n], found[n]) for n in expected)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7])
