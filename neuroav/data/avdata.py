@@ -78,8 +78,8 @@ class AVSplit:
 
         ``audio`` (channel, time), ``visual`` (x, y, p, time), times in us; ``label``, ``class``;
         the windows ``audio_window_us`` and ``visual_window_us``, ``audio_channels``, ``sensor``;
-        ``source``: what it was made of (av-digits: picture 8x8 with levels 0..16, voice, ...;
-        nmnist-fsdd: the files, voice, ...).
+        ``source``: what it was made of (spectrogram; av-digits: picture 8x8 with levels 0..16,
+        voice, ...; nmnist-fsdd: the files, voice, ...).
         """
         (row,) = self._rows([index])
         whole = self.recordings

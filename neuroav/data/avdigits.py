@@ -29,7 +29,7 @@ from neuroav.errors import DataError, MissingDependency, unknown_name
 Progress = Callable[[str, int, int], None]
 
 NAME = "av-digits"
-GENERATOR_VERSION = 1  # raise whenever the same parameters would give other events
+GENERATOR_VERSION = 2  # raise whenever the same parameters would give other data
 PAIRS = 1797
 TEST, VAL = 450, 200  # of PAIRS; the rest is train
 VOICES = {"test": 21, "val": 9, "train": 54}  # variants, of 84
@@ -126,7 +126,7 @@ def generate(
     snr, drop = _conditions(PRESETS[preset], data_seed, count)
     ears = [_rng(data_seed, 1, i) for i in range(count)]
     placed = [_delayed(wave, rate, rng) for wave, rng in zip(waves, ears, strict=True)]
-    audio = cochlea.encode(
+    heard = cochlea.encode(
         placed, rate, snr, ears, AUDIO_WINDOW_MS, lambda done: report("audio", done, count)
     )
     background = np.full(count, PRESETS[preset].background_hz)
@@ -137,10 +137,11 @@ def generate(
         "picture": pictures.astype(np.uint8),
         "voice": np.array([one.voice.encode() for one in utterances]),
         "speech": np.array([(u.rate, u.pitch, u.pitch_range) for u in utterances], np.int16),
+        "spectrogram": heard.spectrograms,
         "snr_db": snr,
         "drop": drop,
     }
-    return Recordings(audio, visual, labels, split, _meta(preset, stated), source)
+    return Recordings(heard.spikes, visual, labels, split, _meta(preset, stated), source)
 
 
 def _meta(preset: str, stated: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ bank about as dear as one long convolution.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,6 +35,8 @@ TICK_US = 1000
 TAU_TICKS = 20.0
 REFRACTORY_TICKS = 2
 GAIN = 0.8  # assumed: gives about 1000 spikes for a clean spoken digit, as N-TIDIGITS has
+PICTURE_MS = 10  # width of a cell of the spectrogram
+PICTURE_DB = 60  # assumed: what is quieter than the loudest cell by this is drawn as silence
 _CHUNK = 256  # waves whose currents are held at a time: about 40 MB
 _ENVELOPE_RATE = 2000  # Hz; holds the widest channel's envelope
 _TAIL = 0.1  # s of silence behind the window, so that filters ring out before the circle closes
@@ -138,6 +141,28 @@ def fire(current: np.ndarray, gain: float = GAIN) -> tuple[np.ndarray, np.ndarra
     return tick_all, item_all, channel_all
 
 
+def spectrogram(envelopes: np.ndarray) -> np.ndarray:
+    """Level of every channel over time for people to look at, (64, ceil(ticks / 10)) uint8.
+
+    The envelope's mean over 10 ms in dB above ``PICTURE_DB`` below the loudest cell: 0 to 60.
+    """
+    starts = np.arange(0, envelopes.shape[1], PICTURE_MS)
+    length = np.diff(np.append(starts, envelopes.shape[1]))
+    cells = np.add.reduceat(envelopes, starts, axis=1) / length
+    loudest = max(float(cells.max()), np.finfo(np.float64).tiny)
+    share = np.maximum(cells / loudest, 10 ** (-PICTURE_DB / 20))
+    return np.round(PICTURE_DB + 20 * np.log10(share)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """spikes: columns ``channel`` (uint8) and ``time`` (uint32, us). spectrograms: (N, 64, cells)
+    uint8 as ``spectrogram`` gives them, of the same sound and noise."""
+
+    spikes: Ragged
+    spectrograms: np.ndarray
+
+
 def encode(
     waves: Sequence[np.ndarray],
     rate: float,
@@ -146,8 +171,8 @@ def encode(
     window_ms: int,
     on_item: Callable[[int], None] | None = None,
     high_hz: float = HIGH_HZ,
-) -> Ragged:
-    """Spikes of every wave: columns ``channel`` (uint8) and ``time`` (uint32, us).
+) -> Heard:
+    """Spikes and spectrogram of every wave.
 
     ``snr_db`` (N,) is the ratio of the wave's power, over its length within the window, to the
     power of pink noise filling the whole window; infinity adds none. Each wave is first brought to
@@ -156,20 +181,22 @@ def encode(
     """
     bank = GammatoneBank(rate, window_ms, high_hz)
     parts = []
+    pictures = np.empty((len(waves), CHANNELS, -(-window_ms // PICTURE_MS)), np.uint8)
     for first in range(0, len(waves), _CHUNK):
         chunk = range(first, min(first + _CHUNK, len(waves)))
         current = np.empty((len(chunk), CHANNELS, window_ms), np.float32)
         for row, i in enumerate(chunk):
             if not waves[i][: bank.samples].any():
                 raise DataError(f"recording {i} is silent: there is nothing to hear in it")
-            current[row] = drive(bank.envelopes(_mixed(waves[i], bank, snr_db[i], rngs[i])))
+            envelopes = bank.envelopes(_mixed(waves[i], bank, snr_db[i], rngs[i]))
+            current[row], pictures[i] = drive(envelopes), spectrogram(envelopes)
             if on_item is not None:
                 on_item(i + 1)
         tick, item, channel = fire(current)
         columns = {"channel": channel.astype(np.uint8)}
         columns["time"] = (tick * TICK_US).astype(np.uint32)
         parts.append(Ragged.build(item, len(chunk), **columns))
-    return Ragged.join(parts)
+    return Heard(Ragged.join(parts), pictures)
 
 
 def _mixed(

@@ -42,7 +42,7 @@ from neuroav.errors import DataError, MissingDependency, unknown_name
 Progress = Callable[[str, int, int], None]
 
 NAME = "nmnist-fsdd"
-GENERATOR_VERSION = 1  # raise whenever the same parameters would give other events
+GENERATOR_VERSION = 2  # raise whenever the same parameters would give other data
 MANIFEST = Path(__file__).parent / "manifests" / "nmnist-fsdd.csv"
 SPEAKERS = ("george", "jackson", "theo", "yweweler")
 RATE = 8000  # Hz, of every recording of FSDD
@@ -125,11 +125,12 @@ def generate(
     chosen = PRESETS[preset]
     numbered = _limited(pairs(read(MANIFEST), chosen.held_out), limit)
     found = [pair for _, pair in numbered]
-    audio = _heard(root, [pair.sound for pair in found], partial(report, "audio"))
+    heard = _heard(root, [pair.sound for pair in found], partial(report, "audio"))
     rngs = [np.random.default_rng([data_seed, place]) for place, _ in numbered]
     visual = _seen(root, [pair.picture for pair in found], partial(report, "visual"))
     visual = _thinned(visual, chosen.drop, rngs)
     source = {
+        "spectrogram": heard.spectrograms,
         "voice": np.array([pair.sound.speaker.encode() for pair in found]),
         "sound_file": np.array([pair.sound.file.encode() for pair in found]),
         "picture_file": np.array([pair.picture.file.encode() for pair in found]),
@@ -137,7 +138,7 @@ def generate(
     }
     labels = np.array([pair.sound.label for pair in found], np.int64)
     split = np.array([SPLITS.index(pair.split) for pair in found], np.uint8)
-    return Recordings(audio, visual, labels, split, _meta(preset, stated), source)
+    return Recordings(heard.spikes, visual, labels, split, _meta(preset, stated), source)
 
 
 def _meta(preset: str, stated: dict[str, Any]) -> dict[str, Any]:
@@ -203,8 +204,8 @@ def centred(sound: np.ndarray) -> np.ndarray:
     return out
 
 
-def _heard(root: Path, sounds: list[Entry], on_item: Callable[[int, int], None]) -> Ragged:
-    """Cochlear spikes of every sound; noise is not added to them."""
+def _heard(root: Path, sounds: list[Entry], on_item: Callable[[int, int], None]) -> cochlea.Heard:
+    """Cochlear spikes and spectrogram of every sound; noise is not added to them."""
     waves = [centred(read_sound(verified(root, sound))) for sound in sounds]
     silent = np.full(len(sounds), np.inf)
     rngs = [np.random.default_rng(0)] * len(sounds)  # drawn from for noise alone

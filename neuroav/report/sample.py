@@ -20,6 +20,7 @@ MAX_RASTERS = 12
 MAX_FRAMES = 16
 _RASTER_CELLS, _RASTER_ROWS = 4096, 128
 _MAX_EVENTS = 6000
+_TONES = 10  # greys of a spectrogram
 _LEVELS = (1, 2, 3, 4)  # event counts told apart by shade; the last stands for more too
 
 
@@ -76,6 +77,7 @@ class SampleView:
 
     index: int
     audio: Raster | None
+    spectrogram: Raster | None
     frames: tuple[Frame, ...]
     picture: Raster | None
     rasters: tuple[Raster, ...]
@@ -104,6 +106,9 @@ def sample_view(run: Measured) -> SampleView:
     return SampleView(
         index=shown.index,
         audio=audio,
+        spectrogram=spectrogram(source["spectrogram"], raw["audio_window_us"])
+        if raw and audio and "spectrogram" in source
+        else None,
         frames=frames,
         picture=picture(source["picture"]) if "picture" in source and frames else None,
         rasters=tuple(rest),
@@ -178,6 +183,18 @@ def audio_events(raw: Mapping[str, Any]) -> Raster:
     if len(kept) < len(time):
         note += f"; {count(len(kept))} of them drawn"
     return Raster("Audio events", note, window, raw["audio_channels"], ((1.0, dots),), True)
+
+
+def spectrogram(levels: np.ndarray, window_us: int) -> Raster:
+    """Return the sound as grey cells, (channels, cells) levels in dB above the quietest drawn."""
+    channels, cells = levels.shape
+    tones = np.round(levels[::-1] * (_TONES / max(int(levels.max()), 1)))
+    paths = tuple((tone / _TONES, runs(tones == tone)) for tone in range(1, _TONES + 1))
+    note = (
+        f"level in {channels} bands per {window_us / 1000 / cells:g}\u202fms, "
+        f"{int(levels.max())}\u202fdB from white to black"
+    )
+    return Raster("Sound spectrogram", note, cells, channels, tuple(p for p in paths if p[1]))
 
 
 def _thin(total: int) -> np.ndarray:

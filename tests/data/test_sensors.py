@@ -72,12 +72,28 @@ def test_neurons_rest_leak_and_stay_silent_without_input():
 def test_encode_normalises_loudness_and_noise_follows_the_ratio():
     speech = _tone(500, 0.3)
     clean = np.full(2, np.inf)
-    quiet = cochlea.encode([speech, 1000 * speech], RATE, clean, _rngs(2), 640)
+    quiet = cochlea.encode([speech, 1000 * speech], RATE, clean, _rngs(2), 640).spikes
     assert quiet.counts[0] > 50
     np.testing.assert_array_equal(quiet.one(0)["time"], quiet.one(1)["time"])
-    noisy = cochlea.encode([speech] * 2, RATE, np.array([0.0, -20.0]), _rngs(2), 640)
+    noisy = cochlea.encode([speech] * 2, RATE, np.array([0.0, -20.0]), _rngs(2), 640).spikes
     in_band = [(np.abs(noisy.one(i)["channel"].astype(int) - 20) > 12).mean() for i in (0, 1)]
     assert in_band[0] < in_band[1]
+
+
+def test_the_spectrogram_shows_where_and_when_the_tone_is():
+    pulse = np.concatenate([np.zeros(int(0.3 * RATE)), _tone(1000, 0.1)])
+    heard = cochlea.encode([pulse], RATE, np.array([np.inf]), _rngs(1), 635)
+    (picture,) = heard.spectrograms
+    assert picture.shape == (64, 64)  # the last cell is half as long
+    assert picture.max() == cochlea.PICTURE_DB
+    channel, cell = np.unravel_index(picture.argmax(), picture.shape)
+    assert abs(cochlea.erb_space()[channel] - 1000) < 100
+    assert 30 <= cell < 41
+    assert picture[channel, :29].max() == 0
+    assert picture[channel, 55:].max() == 0
+    envelopes = np.zeros((64, 20))
+    envelopes[3, :10], envelopes[4, 10:] = 10, 1  # 20 dB apart
+    np.testing.assert_array_equal(cochlea.spectrogram(envelopes)[3:5], [[60, 0], [0, 40]])
 
 
 def test_a_bank_for_slow_sampling_stays_below_half_the_rate():
