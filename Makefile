@@ -10,7 +10,7 @@ JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint wheel bench clean
+.PHONY: help env demo test lint wheel bench browser screenshots clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test    install, check style and types, run the whole test suite"
 	@echo "make env     install into $(VENV) only"
 	@echo "make lint    style and types only"
+	@echo "make screenshots   pictures of the demo's report on desktop, phone and paper"
 	@echo "make wheel   build the wheel into dist/"
 	@echo "make bench   time the executors on the shipped deployment"
 	@echo "make clean   remove $(VENV), build results and caches"
@@ -28,13 +29,26 @@ env: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/neuroav demo
 
-test: lint
+test: lint browser
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The report is tested in Chromium: one that is installed, else fetched into the user's cache, else,
+# as root, the system's package. Without any, those tests are skipped and say so.
+browser: $(STAMP)
+	@$(BIN)/python docs/screenshots.py --find >/dev/null 2>&1 \
+	    || timeout 300 $(BIN)/playwright install chromium >/dev/null 2>&1 \
+	    || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update >/dev/null 2>&1 \
+	         && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium >/dev/null 2>&1; } \
+	    || echo "no Chromium found or installed: the tests of the report in a browser are skipped"
+
+screenshots: browser
+	[ -e runs/demo/report/report.html ] || $(BIN)/neuroav demo
+	$(BIN)/python docs/screenshots.py runs/demo/report/report.html --out runs/demo/screenshots
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel --no-isolation

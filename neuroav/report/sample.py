@@ -186,13 +186,17 @@ def audio_events(raw: Mapping[str, Any]) -> Raster:
 
 
 def spectrogram(levels: np.ndarray, window_us: int) -> Raster:
-    """Return the sound as grey cells, (channels, cells) levels in dB above the quietest drawn."""
+    """Return the sound as grey cells from (channels, cells) levels in dB.
+
+    White is the level that a quarter of the cells stay below: noise and silence stay pale.
+    """
     channels, cells = levels.shape
-    tones = np.round(levels[::-1] * (_TONES / max(int(levels.max()), 1)))
-    paths = tuple((tone / _TONES, runs(tones == tone)) for tone in range(1, _TONES + 1))
+    floor, top = float(np.quantile(levels, 0.25)), float(levels.max())
+    tones = np.round((levels[::-1] - floor) * (_TONES / max(top - floor, 1)))
+    paths = ((tone / _TONES, runs(tones == tone)) for tone in range(1, _TONES + 1))
     note = (
-        f"level in {channels} bands per {window_us / 1000 / cells:g}\u202fms, "
-        f"{int(levels.max())}\u202fdB from white to black"
+        f"{channels} bands, {window_us / 1000 / cells:g}\u202fms a cell, "
+        f"{top - floor:.0f}\u202fdB from white to black"
     )
     return Raster("Sound spectrogram", note, cells, channels, tuple(p for p in paths if p[1]))
 

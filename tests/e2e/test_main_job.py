@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -84,6 +85,44 @@ def test_report_of_the_deployment(job):
     assert {p.name for p in out.iterdir()} == {"report.html", "report.json", "report.md"}
     assert np.isfinite(found["energy"]["dynamic"]["value"])
     assert found["energy"]["total"]["value"] is None
+
+
+def test_report_in_a_browser(job, tmp_path):
+    page = job["folder"] / "page" / "report.html"
+    neuroav("report", job["folder"] / "n.nav", "--out", page.parent, "--samples", 20, *job["cache"])
+    assert "Sound spectrogram" in page.read_text()
+    done = screenshots(page, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "desktop.png", "dark.png", "phone.png", "print.png", "print.pdf"}  # fmt: skip
+    assert all(p.stat().st_size > 50_000 for p in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("<script>throw new Error('oops')</script>", "oops"),
+        ("<script>console.error('oops')</script>", "oops"),
+        ("<img src='other.png'>", "asks for file:"),
+        ("<img src='http://localhost/x.png'>", "asks for http:"),
+        ("<div style='width:2000px'>wide</div>", "pixels wide"),
+    ],
+)
+def test_a_page_with_faults_fails_in_the_browser(tmp_path, body, complaint):
+    (tmp_path / "page.html").write_text(f"<!doctype html><title>t</title>{body}")
+    done = screenshots(tmp_path / "page.html", tmp_path, "--views", "phone")
+    assert done.returncode == 1, done.stderr
+    assert complaint in done.stdout
+
+
+def screenshots(page, out, *more):
+    """Open a page in the browser by the documented command."""
+    script = Path(__file__).parents[2] / "docs" / "screenshots.py"
+    command = [sys.executable, script, page, "--out", out, *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode == 2 and "no Chromium" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    return done
 
 
 def test_data_that_changed_is_refused(job):

@@ -16,7 +16,7 @@ from neuroav.deployment import Probe
 from neuroav.energy import NOT_MODELLED
 from neuroav.errors import ConfigError, FileFormatError, NeuroavError, ProfileError
 from neuroav.hardware import GRADES, load_profile
-from neuroav.report import write_report
+from neuroav.report import sample, write_report
 from neuroav.sim import fast, real
 from neuroav.sim.trace import collect
 from neuroav_export import compile_module
@@ -223,3 +223,14 @@ def test_bad_files_and_folders_are_named(path, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file, the report needs a folder"):
         write_report([path], out=tmp_path / "file", cache_dir=tmp_path)
+
+
+def test_spectrogram_cells_cover_what_is_louder_than_a_quarter():
+    levels = np.zeros((4, 8), np.uint8)
+    levels[0, 2:5], levels[3, 7] = 40, 20
+    found = sample.spectrogram(levels, 80_000)
+    assert (found.width, found.height) == (8, 4)
+    # Channel 0 is drawn last, low tones below: one run of three cells, and one cell of half tone.
+    assert dict(found.paths) == {1.0: "M2 3h3v1h-3z", 0.5: "M7 0h1v1h-1z"}
+    assert "40\u202fdB" in found.note
+    assert sample.spectrogram(np.zeros((4, 8), np.uint8), 80_000).paths == ()
