@@ -57,3 +57,18 @@ def iterate(
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         yield to_tensors(frames, names, index), torch.from_numpy(frames.labels[index])
+
+
+def drop_modalities(
+    inputs: list[torch.Tensor], share: float, rng: np.random.Generator
+) -> list[torch.Tensor]:
+    """Return inputs (T, B, ...) in which a random ``share`` of the samples lacks one modality.
+
+    Which one is drawn evenly. With one modality, or a share of 0, nothing changes.
+    """
+    if len(inputs) < 2 or not share:
+        return inputs
+    count = inputs[0].shape[1]
+    gone = np.where(rng.random(count) < share, rng.integers(len(inputs), size=count), -1)
+    kept = [torch.from_numpy(gone != number) for number in range(len(inputs))]
+    return [x * k.reshape(1, -1, *[1] * (x.ndim - 2)) for x, k in zip(inputs, kept, strict=True)]

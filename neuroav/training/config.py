@@ -53,7 +53,8 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """How to train."""
+    """How to train. modality_dropout: share of the samples of a batch that lose one modality,
+    each with the same chance, in networks of two and more."""
 
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -61,6 +62,7 @@ class TrainConfig(_Section):
     weight_decay: float = Field(1e-4, ge=0)
     warmup_epochs: float = Field(1.0, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    modality_dropout: float = Field(0.0, ge=0, le=1)
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from neuroav.errors import ConfigError, TrainingError
 from neuroav.models import build_model, check_model_name
 from neuroav.training import checkpoint as ck
-from neuroav.training.batches import input_shapes, iterate, load_data
+from neuroav.training.batches import drop_modalities, input_shapes, iterate, load_data
 from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
 from neuroav.training.evaluate import score
 from neuroav.training.qat import prepare_qat
@@ -178,8 +178,10 @@ class _Run:
         order = rng.permutation(len(frames.labels))
         loss_sum, correct = 0.0, 0
         self.model.train()
+        lost = np.random.default_rng([config.seed, epoch, 1])  # apart, so that 0 changes nothing
         batches = iterate(frames, self.model.inputs, config.batch_size, order)  # type: ignore[arg-type]
         for index, (inputs, labels) in enumerate(batches):
+            inputs = drop_modalities(inputs, config.modality_dropout, lost)
             loss, hits = self._step(epoch * self.steps_per_epoch + index, inputs, labels)
             loss_sum, correct = loss_sum + loss * len(labels), correct + hits
             if not math.isfinite(loss):
