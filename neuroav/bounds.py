@@ -45,6 +45,9 @@ def bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, tuple[Bound, ...]
         if isinstance(pop, ig.IntInput):
             messages[name] = (0, pop.max_count)
             continue
+        if pop.ports > 1 or pop.holds:
+            found[name], messages[name] = _joined(graph, pop, messages, arith)
+            continue
         low, high = _synaptic_sum(graph, pop, messages)
         found[name], messages[name] = _neurons(pop, low, high, graph.steps, arith)
     return found
@@ -63,10 +66,34 @@ def unproven(found: Mapping[str, tuple[Bound, ...]]) -> dict[str, list[str]]:
     }
 
 
-def _synaptic_sum(graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Interval]):
-    """Return (low, high) of the synaptic sum, int64 arrays that broadcast to the population."""
+def _joined(
+    graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Interval], arith: Arithmetic
+) -> tuple[tuple[Bound, ...], Interval]:
+    """Return (bounds, interval of the messages) of a population with several ports or frames."""
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    if isinstance(pop, ig.ATTENTION_CLASSES):
+        summed = pop.tokens if isinstance(pop, ig.IntSpatialAttention) else graph.steps
+        span = (0, pop.cap or summed * pop.head_channels)
+        return (Bound("the count of attention", *span, payload),), span
+    sums = [_synaptic_sum(graph, pop, messages, port) for port in range(pop.ports)]
+    spans = [(int(low.min()), int(high.max())) for low, high in sums]
+    if isinstance(pop, ig.IntTimeSum):
+        span = (graph.steps * spans[0][0], graph.steps * spans[0][1])
+        return (Bound("the count over a sample", *span, payload),), span
+    assert isinstance(pop, ig.IntProduct)
+    corners = [a * b for a in spans[0] for b in spans[1]]
+    span = (min(corners), max(corners))
+    return (Bound("the product", *span, payload),), span
+
+
+def _synaptic_sum(
+    graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Interval], port: int = 0
+):
+    """Return (low, high) of the sum at a port, int64 arrays that broadcast to the population."""
     low = high = np.zeros(1, np.int64)
     for p in pop.projections:
+        if p.port != port:
+            continue
         source = graph.populations[p.source].shape
         part_low, part_high = _projected(p, source, *messages[p.source], axes=len(pop.shape))
         low, high = low + part_low, high + part_high
@@ -84,7 +111,7 @@ def _projected(p: ig.Projection, source: tuple[int, ...], low: int, high: int, a
         positive, negative = np.maximum(taps, 0).sum(axis=1), np.minimum(taps, 0).sum(axis=1)
     else:
         count = _taps(p, source)
-        weight = p.weight if isinstance(p, ig.IntIdentity) else 1
+        weight = p.weight if isinstance(p, (ig.IntIdentity, ig.IntPlace)) else 1
         positive = np.array([max(weight, 0) * count])
         negative = np.array([min(weight, 0) * count])
     shape = (-1, *[1] * (axes - 1))
@@ -96,7 +123,7 @@ def _projected(p: ig.Projection, source: tuple[int, ...], low: int, high: int, a
 
 def _taps(p: ig.Projection, source: tuple[int, ...]) -> int:
     """Return how many sources a target neuron of a unit-weight projection has, at most."""
-    if isinstance(p, ig.IntIdentity):
+    if isinstance(p, (ig.IntIdentity, ig.IntPlace, ig.IntSpread)):
         return 1
     if isinstance(p, ig.IntPool):
         return p.kernel[0] * p.kernel[1]
@@ -111,7 +138,7 @@ def _neurons(pop: ig.Population, low: np.ndarray, high: np.ndarray, steps: int, 
     span = (int(low.min()), int(high.max()))
     if isinstance(pop, ig.IntLif):
         return _lif(pop, low, high, steps, arith), (0, 1)
-    if isinstance(pop, ig.IntOr):
+    if isinstance(pop, (ig.IntOr, ig.IntAnd)):
         return (Bound("the synaptic sum", *span, arith.sum_max),), (0, 1)
     if isinstance(pop, ig.IntSum):
         return (Bound("the graded message", *span, payload),), span

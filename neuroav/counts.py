@@ -21,6 +21,8 @@ SYNOP_KIND: dict[type, str] = {
     ig.IntDense: "dense",
     ig.IntIdentity: "sparse",
     ig.IntSpatialSum: "sparse",
+    ig.IntSpread: "sparse",
+    ig.IntPlace: "sparse",
 }
 
 
@@ -66,7 +68,8 @@ class Counter:
                 p.source,
                 name,
                 SYNOP_KIND[type(p)],
-                ig.fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1),
+                ig.fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1)
+                * (pop.fan(graph.steps) if isinstance(pop, ig.ATTENTION_CLASSES) else 1),
             )
             for name, pop in graph.populations.items()
             for p in pop.projections
@@ -86,6 +89,9 @@ class Counter:
         for source, target, kind, fan in self._fans:
             key = (target, kind)
             chunk[key] = chunk.get(key, 0) + sent[source] @ fan
+        for name, pop in self._graph.populations.items():
+            if isinstance(pop, ig.ATTENTION_CLASSES):
+                chunk[name, "sparse"] = chunk[name, "sparse"] + state_messages(pop, trace)
         for key, value in chunk.items():
             self._synops.setdefault(key, []).append(value)
 
@@ -105,13 +111,36 @@ class Counter:
             spikes=spikes,
             synops=synops,
             updates={
-                n: 0 if n in graph.inputs else pops[n].neurons * graph.steps for n in graph.order
+                n: 0 if n in graph.inputs else pops[n].state_neurons(graph.steps) * graph.steps
+                for n in graph.order
             },
             rates={
                 n: float(v.mean()) / (pops[n].neurons * graph.steps) if len(v) else 0.0
                 for n, v in spikes.items()
             },
         )
+
+
+def state_messages(pop: ig.IntSpatialAttention | ig.IntTemporalAttention, trace: Trace):
+    """Return synaptic operations per sample, int64 (samples,), of what the state sends on.
+
+    Every key-value sum that is not 0 goes to all tokens of its frame (spatial) or all frames of
+    its token (temporal), where q gates it; a score that is not 0 meets the d values of its source.
+    """
+    q, k, v = (
+        trace.outputs[next(p.source for p in pop.projections if p.port == port)] != 0
+        for port in range(3)
+    )
+    split = (*q.shape[:2], pop.heads, pop.head_channels, pop.tokens)
+    q, k, v = (x.reshape(split).astype(np.float32) for x in (q, k, v))
+    spatial = isinstance(pop, ig.IntSpatialAttention)
+    if pop.form == "key-value":
+        state = np.einsum("sthin,sthjn->sthij" if spatial else "sthin,sthjn->shijn", k, v)
+    else:
+        state = np.einsum("sthin,sthim->sthnm" if spatial else "sthin,suhin->shtun", q, k)
+    return pop.reach(q.shape[1]) * np.count_nonzero(state.reshape(len(q), -1), axis=1).astype(
+        np.int64
+    )
 
 
 def silent_and_saturated(

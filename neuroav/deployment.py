@@ -49,7 +49,11 @@ class Deployment:
     def neurons(self) -> int:
         """Neurons on the chip (inputs are not)."""
         graph = self.integer
-        return sum(graph.populations[n].neurons for n in graph.order if n not in graph.inputs)
+        return sum(
+            graph.populations[n].state_neurons(graph.steps)
+            for n in graph.order
+            if n not in graph.inputs
+        )
 
     @property
     def synapses(self) -> int:

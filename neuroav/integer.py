@@ -9,15 +9,17 @@ Time: a projection takes one step, as on the chip and in Lava, so every populati
 (the number of projections on its longest path from an input). Where a source is closer to the input
 than that path, its projection carries ``delay`` extra steps, so that all inputs of a neuron belong
 to the same frame. A population's *own time frame* is time with its latency removed: frame t of
-every population is the answer to frame t of the input.
+every population is the answer to frame t of the input. A population that *holds* answers with
+frame 0 only when it has seen the last frame of the sample: its latency is longer by a sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -30,10 +32,14 @@ Shape = tuple[int, ...]
 # --- projections -----------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Synapses from ``source``, delivered ``1 + delay`` steps after they are sent."""
+    """Synapses from ``source``, delivered ``1 + delay`` steps after they are sent.
+
+    port: which input of the population they reach, for those with several.
+    """
 
     source: str
     delay: int
+    port: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +89,56 @@ class IntSpatialSum(Projection):
     """Unit synapses from all neurons of a channel to one neuron: (C, H, W) -> (C,)."""
 
 
-PROJECTION_CLASSES = (IntConv2d, IntDense, IntIdentity, IntPool, IntSpatialSum)
+@dataclass(frozen=True, eq=False)
+class IntSpread(Projection):
+    """Unit synapses from one neuron to all neurons of its channel: (C,) -> (C, *places)."""
+
+    places: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class IntPlace(Projection):
+    """One synapse per neuron, all with the same weight, from neuron i to neuron i + offset of
+    ``size``: one part of a concatenation."""
+
+    weight: int
+    offset: int
+    size: int
+
+
+PROJECTION_CLASSES = (
+    IntConv2d,
+    IntDense,
+    IntIdentity,
+    IntPool,
+    IntSpatialSum,
+    IntSpread,
+    IntPlace,
+)
 
 
 # --- populations -----------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Neurons of one kind. ``a`` below is the sum over all projections of weight * message."""
+    """Neurons of one kind. ``a`` below is the sum over all projections of weight * message, and
+    a0, a1, ... the sums at the ports of a population with several.
+
+    ports: number of inputs. holds: whether it answers a sample only when it is complete.
+    """
 
     shape: Shape
     projections: tuple[Projection, ...]
+    ports: ClassVar[int] = 1
+    holds: ClassVar[bool] = False
 
     @property
     def neurons(self) -> int:
+        """Messages it can send per step."""
         return int(np.prod(self.shape))
+
+    def state_neurons(self, steps: int) -> int:
+        """Neurons on the chip; ``steps``: frames per sample."""
+        return self.neurons
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +184,116 @@ class IntReadout(Population):
     bias: np.ndarray
 
 
-POPULATION_CLASSES = (IntInput, IntLif, IntOr, IntSum, IntReadout)
-SPIKING_CLASSES = (IntLif, IntOr)  # binary output
+@dataclass(frozen=True, eq=False)
+class IntAnd(Population):
+    """Memoryless neurons that spike when two unit messages arrive: s = a > 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntProduct(Population):
+    """Memoryless graded neurons: the message is a0 * a1."""
+
+    ports: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, eq=False)
+class IntTimeSum(Population):
+    """Counters over a sample: the message of every frame is the sum of a over all frames."""
+
+    holds: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Attention(Population):
+    """Linear attention by binary queries a0, keys a1 and values a2, channels (head, i) in C order.
+
+    heads: number of heads; cap: counts saturate here, 0 for no cap. A cap changes no spike where
+    the only reader is a neuron that starts at 0, gets nothing else, spikes at this count and is
+    reset: any larger count spikes too. form: what the chip keeps, 'key-value' sums or 'score'
+    counts, whichever needs fewer neurons; the messages are the same.
+    """
+
+    heads: int
+    cap: int
+    form: Literal["key-value", "score"]
+    ports: ClassVar[int] = 3
+
+    @property
+    def tokens(self) -> int:
+        return int(np.prod(self.shape[1:]))
+
+    @property
+    def head_channels(self) -> int:
+        return self.shape[0] // self.heads
+
+    def summed(self, steps: int) -> int:
+        """Return how many places a sum runs over."""
+        raise NotImplementedError
+
+    def fan(self, steps: int) -> int:
+        """Return how many synapses of the state a spike of q, k or v meets.
+
+        Key-value sums: k and v each reach the d sums of their channel, q lets d of them through
+        (d = channels per head). Score counts: every spike meets all places.
+        """
+        return self.head_channels if self.form == "key-value" else self.summed(steps)
+
+    def reach(self, steps: int) -> int:
+        """Return how many neurons a state neuron sends its count to."""
+        return self.summed(steps) if self.form == "key-value" else self.head_channels
+
+
+@dataclass(frozen=True, eq=False)
+class IntSpatialAttention(_Attention):
+    """Over the tokens of a frame: the message of neuron (head, j) at token n is
+
+    c[n, j] = min(cap, sum_i q[n, i] min(cap, sum_m k[m, i] v[m, j])).
+    """
+
+    def summed(self, steps: int) -> int:
+        return self.tokens
+
+    def state_neurons(self, steps: int) -> int:
+        if self.form == "key-value":
+            return self.shape[0] * self.head_channels
+        return self.heads * self.tokens**2
+
+
+@dataclass(frozen=True, eq=False)
+class IntTemporalAttention(_Attention):
+    """Over the frames of a token: the message of neuron (head, j) in frame t is
+
+    c[t, j] = min(cap, sum_i q[t, i] min(cap, sum_u k[u, i] v[u, j])).
+
+    scrambled: the counts (head, t, j) of a token, numbered in C order, are read as (t, channel).
+    """
+
+    scrambled: bool
+    holds: ClassVar[bool] = True
+
+    def summed(self, steps: int) -> int:
+        return steps
+
+    def state_neurons(self, steps: int) -> int:
+        if self.form == "key-value":
+            return self.shape[0] * self.head_channels * self.tokens
+        return self.heads * self.tokens * steps**2
+
+
+POPULATION_CLASSES = (
+    IntInput,
+    IntLif,
+    IntOr,
+    IntSum,
+    IntReadout,
+    IntAnd,
+    IntProduct,
+    IntTimeSum,
+    IntSpatialAttention,
+    IntTemporalAttention,
+)
+SPIKING_CLASSES = (IntLif, IntOr, IntAnd)  # binary output
+ATTENTION_CLASSES = (IntSpatialAttention, IntTemporalAttention)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +312,8 @@ class IntGraph:
     scales: Mapping[str, tuple[int, int]]
 
     def __post_init__(self) -> None:
-        for field in ("populations", "scales"):
-            object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+        for table in ("populations", "scales"):
+            object.__setattr__(self, table, MappingProxyType(dict(getattr(self, table))))
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -178,16 +328,22 @@ class IntGraph:
 
     @cached_property
     def latency(self) -> dict[str, int]:
-        """Steps from the input: 1 + the largest of a population's sources', 0 for inputs."""
+        """Steps from the input: 1 + the largest of a population's sources', 0 for inputs; a
+        sample more where it holds."""
         steps: dict[str, int] = {}
         for name in self.order:
             sources = self.populations[name].projections
             steps[name] = max((1 + steps[p.source] for p in sources), default=0)
+            steps[name] += self.held(name)
         return steps
+
+    def held(self, name: str) -> int:
+        """Steps between the arrival of a frame and the message that answers it."""
+        return self.steps if self.populations[name].holds else 0
 
     def aligned_delay(self, target: str, source: str) -> int:
         """Return the extra delay that makes ``source`` arrive with the longest path."""
-        return self.latency[target] - 1 - self.latency[source]
+        return self.latency[target] - self.held(target) - 1 - self.latency[source]
 
 
 # --- synapses counted ------------------------------------------------------------------------
@@ -204,8 +360,10 @@ def fan_out(projection: Projection, source: Shape, target: Shape) -> np.ndarray:
     """
     if isinstance(projection, IntDense):
         return (projection.weight != 0).sum(axis=0).reshape(source).astype(np.int64)
-    if isinstance(projection, IntIdentity):
+    if isinstance(projection, (IntIdentity, IntPlace)):
         return np.full(source, int(projection.weight != 0), np.int64)
+    if isinstance(projection, IntSpread):
+        return np.full(source, int(np.prod(projection.places)), np.int64)
     if isinstance(projection, IntSpatialSum):
         return np.ones(source, np.int64)
     if isinstance(projection, IntPool):
@@ -246,9 +404,16 @@ def _conv_fan_out(taps, stride, padding, dilation, groups, source: Shape, target
 
 
 def synapse_count(graph: IntGraph, name: str) -> int:
-    """Return the number of non-zero synapses onto a population, shared weights unrolled."""
+    """Return the number of non-zero synapses onto a population, shared weights unrolled.
+
+    Those inside an attention count too: from q, k and v to its state, and from there on.
+    """
     target = graph.populations[name]
-    return sum(
+    found = sum(
         int(fan_out(p, graph.populations[p.source].shape, target.shape).sum())
         for p in target.projections
     )
+    if isinstance(target, _Attention):
+        state = target.state_neurons(graph.steps)
+        return found * target.fan(graph.steps) + state * target.reach(graph.steps)
+    return found

@@ -106,12 +106,14 @@ class Lif:
     v = v_reset where it spiked, else v'.   dt is the graph's ``dt_s``.
 
     tau_mem_s: membrane time constant in seconds. Others in units of the membrane variable.
+    inclusive: v_threshold is the largest float32 below the level at which the neuron spikes.
     """
 
     tau_mem_s: float
     v_threshold: float = 1.0
     v_reset: float = 0.0
     v_leak: float = 0.0
+    inclusive: bool = False
 
     def __post_init__(self) -> None:
         _need(self.tau_mem_s > 0, self, f"tau_mem_s is {self.tau_mem_s}, must be positive")
@@ -188,6 +190,58 @@ class Readout:
         _finite(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Concat:
+    """All inputs, one after the other along the first axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSum:
+    """Sum over the channels of each head: (C, H, W) -> (heads, H, W)."""
+
+    heads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Product of a binary mask (heads, H, W) with binary channels (C, H, W), head by head."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpatialAttention:
+    """y = scale * q (k^T v) over the places of a step, per head; inputs q, k, v (C, H, W)."""
+
+    heads: int
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class TemporalAttention:
+    """y = scale * q (k^T v) over the steps of a place, per head; inputs q, k, v (C, H, W).
+
+    scrambled: the result (heads, T, C / heads) of a place is read as (T, C) as it lies.
+    """
+
+    heads: int
+    scale: float
+    scrambled: bool
+
+
+@dataclass(frozen=True, eq=False)
+class MeanProduct:
+    """Mean of the first input over places times mean of the second over steps: (C, H, W)."""
+
+
+@dataclass(frozen=True, eq=False)
+class TimeSum:
+    """Sum over the steps of a sample, at every step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Product of a value per channel (C,) and one per place (C, H, W)."""
+
+
 Node = (
     Input
     | Conv2d
@@ -202,6 +256,14 @@ Node = (
     | Flatten
     | TimeMean
     | Readout
+    | Concat
+    | HeadSum
+    | Mask
+    | SpatialAttention
+    | TemporalAttention
+    | MeanProduct
+    | TimeSum
+    | Product
 )
 
 NODE_CLASSES: tuple[type, ...] = (
@@ -219,4 +281,12 @@ NODE_CLASSES: tuple[type, ...] = (
     Flatten,
     TimeMean,
     Readout,
+    Concat,
+    HeadSum,
+    Mask,
+    SpatialAttention,
+    TemporalAttention,
+    MeanProduct,
+    TimeSum,
+    Product,
 )

@@ -27,10 +27,17 @@ _LOWERED = (
     rn.SpatialSum,
     rn.Flatten,
     rn.Readout,
+    rn.Concat,
+    rn.Mask,
+    rn.SpatialAttention,
+    rn.TemporalAttention,
+    rn.TimeSum,
+    rn.Product,
 )
+_MADE_BY_LOWERING = (rn.OrPool2d, rn.Readout, rn.TimeSum, rn.Product)
 ALLOWED: dict[str, tuple[type, ...]] = {
-    "traced": tuple(c for c in rn.NODE_CLASSES if c not in (rn.OrPool2d, rn.Readout)),
-    "folded": tuple(c for c in rn.NODE_CLASSES if c not in (rn.OrPool2d, rn.Readout, rn.BatchNorm)),
+    "traced": tuple(c for c in rn.NODE_CLASSES if c not in _MADE_BY_LOWERING),
+    "folded": tuple(c for c in rn.NODE_CLASSES if c not in (*_MADE_BY_LOWERING, rn.BatchNorm)),
     "lowered": _LOWERED,
 }
 
@@ -98,6 +105,59 @@ def _(node, sources):
 @output_shape.register
 def _(node: rn.Flatten, sources):
     return (int(np.prod(_only(sources))),)
+
+
+@output_shape.register
+def _(node: rn.Concat, sources):
+    if len(sources) < 2 or len({s[1:] for s in sources}) != 1:
+        raise StageError(f"joins shapes {sources}, needs two or more that differ in channels only")
+    return (sum(s[0] for s in sources), *sources[0][1:])
+
+
+@output_shape.register
+def _(node: rn.HeadSum, sources):
+    shape = _only(sources)
+    check_heads(shape, node.heads)
+    return (node.heads, *shape[1:])
+
+
+@output_shape.register
+def _(node: rn.Mask, sources):
+    if len(sources) != 2 or sources[0][1:] != sources[1][1:]:
+        raise StageError(f"masks shapes {sources}, needs (heads, H, W) and (C, H, W)")
+    check_heads(sources[1], sources[0][0])
+    return sources[1]
+
+
+@output_shape.register(rn.SpatialAttention)
+@output_shape.register(rn.TemporalAttention)
+def _(node, sources):
+    if len(sources) != 3 or len(set(sources)) != 1:
+        raise StageError(f"attends over shapes {sources}, needs three equal ones: q, k, v")
+    check_heads(sources[0], node.heads)
+    return sources[0]
+
+
+@output_shape.register
+def _(node: rn.MeanProduct, sources):
+    if len(sources) != 2 or len(set(sources)) != 1:
+        raise StageError(f"multiplies means of shapes {sources}, needs two equal ones")
+    spatial_shape(sources[0])
+    return sources[0]
+
+
+@output_shape.register
+def _(node: rn.Product, sources):
+    if len(sources) != 2 or sources[0] != sources[1][:1]:
+        raise StageError(f"multiplies shapes {sources}, needs (C,) and (C, H, W)")
+    return sources[1]
+
+
+def check_heads(shape, heads: int) -> None:
+    """Raise StageError unless the channels of (C, H, W) divide into ``heads``."""
+    spatial_shape(shape)
+    if heads < 1 or shape[0] % heads:
+        raise StageError(f"{heads} heads do not divide {shape[0]} channels")
 
 
 def spatial_shape(source):
@@ -179,6 +239,14 @@ def projection_shape(projection: ig.Projection, source: tuple[int, ...]) -> tupl
         return dense_shape(source, p.weight.shape)
     if isinstance(p, ig.IntPool):
         return pool_shape(source, p.kernel, p.stride, p.padding)
+    if isinstance(p, ig.IntSpread):
+        if len(source) != 1:
+            raise StageError(f"spreads a value per channel, its source is {source}")
+        return (*source, *p.places)
+    if isinstance(p, ig.IntPlace):
+        if not 0 <= p.offset <= p.size - int(np.prod(source)):
+            raise StageError(f"offset {p.offset} does not fit {source} into {p.size}")
+        return (p.size,)
     return spatial_shape(source) if isinstance(p, ig.IntSpatialSum) else source
 
 
@@ -202,12 +270,40 @@ def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
             continue
         if isinstance(pop, ig.IntInput) == bool(pop.projections):
             problems.append(f"{name}: {type(pop).__name__} with {len(pop.projections)} projections")
+        problems += _port_problems(graph, name)
         problems += _projection_problems(graph, name, arith)
         problems += _neuron_problems(name, pop, arith)
     if not isinstance(graph.populations.get(graph.output), ig.IntReadout):
         problems.append(f"output {graph.output!r} is not an IntReadout")
     _raise(problems)
     return graph
+
+
+def _port_problems(graph: ig.IntGraph, name: str) -> list[str]:
+    pop = graph.populations[name]
+    found = {p.port for p in pop.projections}
+    wanted = set(range(pop.ports)) if pop.projections else set()
+    problems = []
+    if found != wanted:
+        problems.append(f"{name}: synapses reach ports {sorted(found)}, it has {sorted(wanted)}")
+    binary = isinstance(pop, (ig.IntAnd, *ig.ATTENTION_CLASSES))
+    graded = [
+        p.source
+        for p in pop.projections
+        if not isinstance(graph.populations[p.source], ig.SPIKING_CLASSES)
+    ]
+    if binary and graded:
+        problems.append(f"{name}: needs spikes, {graded} send integers")
+    if isinstance(pop, ig.ATTENTION_CLASSES):
+        try:
+            check_heads(pop.shape, pop.heads)
+        except StageError as error:
+            problems.append(f"{name}: {error}")
+        if pop.cap < 0 or pop.form not in ("key-value", "score"):
+            problems.append(f"{name}: cap {pop.cap} or form {pop.form!r} is not allowed")
+        if any(not isinstance(p, ig.IntIdentity) or p.weight != 1 for p in pop.projections):
+            problems.append(f"{name}: q, k and v must arrive by unit synapses")
+    return problems
 
 
 def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> list[str]:
@@ -232,7 +328,7 @@ def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> li
 
 
 def _weight_problems(p: ig.Projection, arith: Arithmetic) -> list[str]:
-    if isinstance(p, ig.IntIdentity):
+    if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
         low, high = -(1 << arith.weight_bits), (1 << arith.weight_bits) - 1
         fits = p.weight != 0 and low <= p.weight <= high
         return [] if fits else [f"weight {p.weight} must be non-zero in {low}..{high}"]

@@ -80,7 +80,7 @@ def export_run(
         "utilisation": None,
         "layers": {
             n: {
-                "neurons": graph.populations[n].neurons,
+                "neurons": graph.populations[n].state_neurons(graph.steps),
                 "synapses": synapse_count(graph, n),
                 "latency": graph.latency[n],
             }

@@ -69,6 +69,7 @@ def _lif(m: layers.Lif) -> rn.Lif:
         v_threshold=float(p.v_th),
         v_reset=float(p.v_reset),
         v_leak=float(p.v_leak),
+        inclusive=m.parameters_.inclusive,
     )
 
 
@@ -101,6 +102,12 @@ CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     layers.SpatialMean: lambda m: rn.SpatialMean(),
     layers.Gain: lambda m: rn.Scale(m.factor),
     layers.TimeMean: lambda m: rn.TimeMean(),
+    layers.Concat: lambda m: rn.Concat(),
+    layers.HeadSum: lambda m: rn.HeadSum(m.heads),
+    layers.MaskAttention: lambda m: rn.Mask(),
+    layers.SpatialAttention: lambda m: rn.SpatialAttention(m.heads, m.scale),
+    layers.TemporalAttention: lambda m: rn.TemporalAttention(m.heads, m.scale, m.scrambled),
+    layers.MeanProduct: lambda m: rn.MeanProduct(),
 }
 FUNCTIONS = {operator.add, torch.add, operator.iadd}
 

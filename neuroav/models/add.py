@@ -1,70 +1,48 @@
 """S-CMRL's baseline ``add`` and its unimodal twins (arXiv 2502.12488 without the cross block).
 
-Per modality: convolutional spiking stem with a position term, spiking MLP with residual. Fusion by
-adding token means, linear readout, mean over time. With D the embedding size:
+Per modality: convolutional spiking stem with a position term (``neuroav.models.stems``), spiking
+MLP with residual. Fusion by adding token means, linear readout, mean over time. With tokens x and
+D the embedding size:
 
-    stem:  conv3x3(C -> D/2) BN LIF [pool 2 if pool_first]  conv3x3(D/2 -> D) BN LIF pool 2
-    x = p + LIF(BN(conv3x3(p)))                    position term on the pooled spikes p
     z = x + LIF(BN(conv1x1(LIF(BN(conv1x1(x))))))  spiking MLP, hidden size ratio * D
     logits = mean_t W (gain * (mean_n z_audio + mean_n z_visual)) + b
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from neuroav.models.layers import Add, Gain, Lif, LifParameters, PerStep, SpatialMean, TimeMean
+from neuroav.models.layers import Add, Gain, Lif, LifParameters, SpatialMean, TimeMean
+from neuroav.models.stems import BranchShape, StemName, conv_norm, make_stem
 
 
 @dataclass(frozen=True)
-class BranchShape:
-    """Input of one modality per step; ``pool_first``: pool after the first convolution too."""
+class Sizes:
+    """What all networks of the family share. mlp_bias: biases before the batch norms of the MLP,
+    as released; they change nothing that batch norm does not undo."""
 
-    channels: int
-    rows: int
-    columns: int
-    pool_first: bool
-
-
-def _conv_norm(inputs: int, outputs: int, kernel: int) -> PerStep:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return PerStep(nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(outputs))))
-
-
-class Stem(nn.Module):
-    """Event counts (T, B, C, H, W) -> tokens (T, B, D, H', W') in {0, 1, 2}."""
-
-    def __init__(self, shape: BranchShape, embed_dim: int, neuron: LifParameters) -> None:
-        super().__init__()
-        self.conv0 = _conv_norm(shape.channels, embed_dim // 2, 3)
-        self.lif0 = Lif(neuron)
-        self.pool0 = PerStep(nn.MaxPool2d(2)) if shape.pool_first else nn.Identity()
-        self.conv1 = _conv_norm(embed_dim // 2, embed_dim, 3)
-        self.lif1 = Lif(neuron)
-        self.pool1 = PerStep(nn.MaxPool2d(2))
-        self.position = _conv_norm(embed_dim, embed_dim, 3)
-        self.position_lif = Lif(neuron)
-        self.tokens = Add()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool0(self.lif0(self.conv0(x)))
-        x = self.pool1(self.lif1(self.conv1(x)))
-        return self.tokens(x, self.position_lif(self.position(x)))
+    classes: int
+    embed_dim: int
+    mlp_ratio: int
+    readout_gain: float
+    neuron: LifParameters
+    stem: StemName = "compact"
+    mlp_bias: bool = False
 
 
 class SpikingMlp(nn.Module):
     """Tokens x -> x + MLP(x), two 1x1 convolutions with batch norm and LIF each."""
 
-    def __init__(self, embed_dim: int, ratio: int, neuron: LifParameters) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.fc1 = _conv_norm(embed_dim, ratio * embed_dim, 1)
-        self.lif1 = Lif(neuron)
-        self.fc2 = _conv_norm(ratio * embed_dim, embed_dim, 1)
-        self.lif2 = Lif(neuron)
+        inner, outer = sizes.mlp_ratio * sizes.embed_dim, sizes.embed_dim
+        self.fc1 = conv_norm(outer, inner, 1, sizes.mlp_bias)
+        self.lif1 = Lif(sizes.neuron)
+        self.fc2 = conv_norm(inner, outer, 1, sizes.mlp_bias)
+        self.lif2 = Lif(sizes.neuron)
         self.residual = Add()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -74,12 +52,10 @@ class SpikingMlp(nn.Module):
 class Branch(nn.Module):
     """Stem, MLP and token mean of one modality: (T, B, C, H, W) -> (T, B, D)."""
 
-    def __init__(
-        self, shape: BranchShape, embed_dim: int, ratio: int, neuron: LifParameters
-    ) -> None:
+    def __init__(self, shape: BranchShape, sizes: Sizes) -> None:
         super().__init__()
-        self.stem = Stem(shape, embed_dim, neuron)
-        self.mlp = SpikingMlp(embed_dim, ratio, neuron)
+        self.stem = make_stem(sizes.stem, shape, sizes.embed_dim, sizes.neuron)
+        self.mlp = SpikingMlp(sizes)
         self.token_mean = SpatialMean()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -104,21 +80,12 @@ class AddFusion(nn.Module):
 
     inputs = ("audio", "visual")
 
-    def __init__(
-        self,
-        audio: BranchShape,
-        visual: BranchShape,
-        classes: int,
-        embed_dim: int,
-        mlp_ratio: int,
-        readout_gain: float,
-        neuron: LifParameters,
-    ) -> None:
+    def __init__(self, audio: BranchShape, visual: BranchShape, sizes: Sizes) -> None:
         super().__init__()
-        self.audio = Branch(audio, embed_dim, mlp_ratio, neuron)
-        self.visual = Branch(visual, embed_dim, mlp_ratio, neuron)
+        self.audio = Branch(audio, sizes)
+        self.visual = Branch(visual, sizes)
         self.fusion = Add()
-        self.head = Head(embed_dim, classes, readout_gain)
+        self.head = Head(sizes.embed_dim, sizes.classes, sizes.readout_gain)
 
     def forward(self, audio: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
         return self.head(self.fusion(self.audio(audio), self.visual(visual)))
@@ -127,20 +94,11 @@ class AddFusion(nn.Module):
 class Unimodal(nn.Module):
     """One modality alone: the same branch and head. forward(x) -> (B, classes)."""
 
-    def __init__(
-        self,
-        modality: str,
-        shape: BranchShape,
-        classes: int,
-        embed_dim: int,
-        mlp_ratio: int,
-        readout_gain: float,
-        neuron: LifParameters,
-    ) -> None:
+    def __init__(self, modality: str, shape: BranchShape, sizes: Sizes) -> None:
         super().__init__()
         self.inputs = (modality,)
-        self.add_module(modality, Branch(shape, embed_dim, mlp_ratio, neuron))
-        self.head = Head(embed_dim, classes, readout_gain)
+        self.add_module(modality, Branch(shape, sizes))
+        self.head = Head(sizes.embed_dim, sizes.classes, sizes.readout_gain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.get_submodule(self.inputs[0])(x))

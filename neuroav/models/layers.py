@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from norse.torch.functional.lif_box import (
     LIFBoxFeedForwardState,
@@ -27,7 +28,9 @@ class LifParameters:
 
     tau_mem_s: membrane time constant; dt_s: length of a step; surrogate, alpha: Norse's threshold
     method and its width ('tanh' with alpha 2 is sech^2(2 (v - v_threshold)), S-CMRL's own);
-    detach_reset: stop the gradient through the reset (Norse does not).
+    detach_reset: stop the gradient through the reset (Norse does not); detach_state: let no
+    gradient cross from one step to the next; inclusive: spike at the threshold too, v' >= v_th
+    (as the next smaller float32 in Norse's v' > v_th).
     """
 
     tau_mem_s: float = 2e-3
@@ -36,6 +39,14 @@ class LifParameters:
     surrogate: str = "tanh"
     alpha: float = 2.0
     detach_reset: bool = False
+    detach_state: bool = False
+    inclusive: bool = False
+
+    @property
+    def norse_threshold(self) -> float:
+        """v_th of Norse's strict comparison."""
+        below = np.nextafter(np.float32(self.v_threshold), np.float32(-np.inf))
+        return float(below) if self.inclusive else self.v_threshold
 
 
 def _reset_detached(z, v, v_reset, v_th):
@@ -55,7 +66,7 @@ class Lif(nn.Module):
         self.parameters_ = p = parameters or LifParameters()
         self.norse = LIFBoxParameters(
             tau_mem_inv=torch.tensor(1.0 / p.tau_mem_s),
-            v_th=torch.tensor(p.v_threshold),
+            v_th=torch.tensor(p.norse_threshold),
             method=p.surrogate,
             alpha=p.alpha,
             reset_method=_reset_detached if p.detach_reset else reset_value,
@@ -66,6 +77,8 @@ class Lif(nn.Module):
         step = partial(lif_box_feed_forward_step, p=self.norse, dt=self.parameters_.dt_s)
         spikes = []
         for current in x:
+            if self.parameters_.detach_state:
+                state = LIFBoxFeedForwardState(v=state.v.detach())
             spike, state = step(current, state)
             spikes.append(spike)
         return torch.stack(spikes)
@@ -92,11 +105,99 @@ class Add(nn.Module):
         return x + y
 
 
+class Concat(nn.Module):
+    """Features side by side: (T, B, M), (T, B, N) -> (T, B, M + N)."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cat((x, y), dim=2)
+
+
 class SpatialMean(nn.Module):
     """Mean over tokens: (T, B, C, H, W) -> (T, B, C)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(-2, -1))
+
+
+class SpatialAttention(nn.Module):
+    """Linear attention over the tokens of a step, per head: scale * q (k^T v).
+
+    forward(q, k, v): binary (T, B, C, H, W) each -> (T, B, C, H, W) multiples of ``scale``. Channel
+    c belongs to head c // (C / heads); tokens are the H * W places.
+    """
+
+    def __init__(self, heads: int, scale: float = 0.25) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, scale
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        qh, kh, vh = (x.flatten(3).unflatten(2, (self.heads, -1)) for x in (q, k, v))
+        state = torch.einsum("tbhim,tbhjm->tbhij", kh, vh)
+        return (torch.einsum("tbhin,tbhij->tbhjn", qh, state) * self.scale).reshape(q.shape)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, scale={self.scale}"
+
+
+class TemporalAttention(nn.Module):
+    """Linear attention over the steps of a sample at every token, per head; not causal.
+
+    forward(q, k, v): binary (T, B, C, H, W) each -> (T, B, C, H, W) multiples of ``scale``.
+    scrambled: read the result (heads, T, C / heads) of a token as (T, C) without swapping heads
+    and steps, as the released S-CMRL does: slot (h T + t) d + j becomes step // C, channel % C.
+    """
+
+    def __init__(self, heads: int, scale: float = 0.25, scrambled: bool = False) -> None:
+        super().__init__()
+        self.heads, self.scale, self.scrambled = heads, scale, scrambled
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        qh, kh, vh = (x.flatten(3).unflatten(2, (self.heads, -1)) for x in (q, k, v))
+        state = torch.einsum("tbhin,tbhjn->bhijn", kh, vh)
+        out = torch.einsum("tbhin,bhijn->bhtjn", qh, state) * self.scale
+        steps, channels = q.shape[0], q.shape[2]
+        if self.scrambled:
+            slots = out.flatten(1, 3).unflatten(1, (steps, channels))
+        else:
+            slots = out.transpose(1, 2).flatten(2, 3)
+        return slots.transpose(0, 1).reshape(q.shape)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, scale={self.scale}, scrambled={self.scrambled}"
+
+
+class MaskAttention(nn.Module):
+    """Token mask of linear cost: head h of token n passes v where its mask neuron spiked.
+
+    forward(mask, v): mask (T, B, heads, H, W), v (T, B, C, H, W), both binary -> (T, B, C, H, W).
+    """
+
+    def forward(self, mask: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return v * mask.repeat_interleave(v.shape[2] // mask.shape[2], dim=2)
+
+
+class HeadSum(nn.Module):
+    """Sum over the channels of each head: (T, B, C, H, W) -> (T, B, heads, H, W)."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(2, (self.heads, -1)).sum(3)
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
+
+class MeanProduct(nn.Module):
+    """R[t, c, n] = mean_n' a[t, c, n'] * mean_t' b[t', c, n]: (T, B, C, H, W) twice -> the same.
+
+    The mean over steps makes it non-causal.
+    """
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a.mean(dim=(-2, -1), keepdim=True) * b.mean(dim=0, keepdim=True)
 
 
 class Gain(nn.Module):

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from neuroav.errors import ConfigError, unknown_name
-from neuroav.models.add import AddFusion, BranchShape, Unimodal
+from neuroav.models.add import AddFusion, Sizes, Unimodal
 from neuroav.models.layers import LifParameters
-from neuroav.training.config import ModelConfig
+from neuroav.models.scmrl import CrossOptions, Scmrl
+from neuroav.models.stems import BranchShape, token_grid
+from neuroav.training.config import ModelConfig, ScmrlConfig
 
 InputShapes = Mapping[str, tuple[int, int, int]]
 
 
-def _common(config: ModelConfig, classes: int) -> dict:
+def _sizes(config: ModelConfig, classes: int, switches: ScmrlConfig | None = None) -> Sizes:
     neuron = LifParameters(
         tau_mem_s=config.tau_mem_s,
         dt_s=config.dt_s,
@@ -22,14 +24,17 @@ def _common(config: ModelConfig, classes: int) -> dict:
         surrogate=config.surrogate,
         alpha=config.surrogate_alpha,
         detach_reset=config.detach_reset,
+        detach_state=bool(switches and switches.switch("detach_state")),
     )
-    return {
-        "classes": classes,
-        "embed_dim": config.embed_dim,
-        "mlp_ratio": config.mlp_ratio,
-        "readout_gain": config.readout_gain,
-        "neuron": neuron,
-    }
+    return Sizes(
+        classes=classes,
+        embed_dim=config.embed_dim,
+        mlp_ratio=config.mlp_ratio,
+        readout_gain=config.readout_gain,
+        neuron=neuron,
+        stem=config.stem,
+        mlp_bias=bool(switches and switches.switch("mlp_bias")),
+    )
 
 
 def _branch(shapes: InputShapes, name: str) -> BranchShape:
@@ -39,31 +44,56 @@ def _branch(shapes: InputShapes, name: str) -> BranchShape:
     return BranchShape(channels, rows, columns, pool_first)
 
 
-def _add(config: ModelConfig, shapes: InputShapes, classes: int) -> nn.Module:
-    audio, visual = _branch(shapes, "audio"), _branch(shapes, "visual")
-    tokens = {
-        n: (b.rows // (4 if b.pool_first else 2), b.columns // (4 if b.pool_first else 2))
-        for n, b in (("audio", audio), ("visual", visual))
-    }
+def _add(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+) -> nn.Module:
+    branches = {name: _branch(shapes, name) for name in ("audio", "visual")}
+    tokens = {name: token_grid(config.stem, branch) for name, branch in branches.items()}
     if tokens["audio"] != tokens["visual"]:
         raise ConfigError(
             f"audio has {tokens['audio']} tokens and visual {tokens['visual']}; "
             "choose frame sizes that are equal or differ by a factor of two"
         )
-    return AddFusion(audio, visual, **_common(config, classes))
+    return AddFusion(branches["audio"], branches["visual"], _sizes(config, classes))
 
 
-def _unimodal(modality: str) -> Callable[[ModelConfig, InputShapes, int], nn.Module]:
-    def build(config: ModelConfig, shapes: InputShapes, classes: int) -> nn.Module:
-        return Unimodal(modality, _branch(shapes, modality), **_common(config, classes))
+def _unimodal(modality: str) -> Builder:
+    def build(
+        config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+    ) -> nn.Module:
+        return Unimodal(modality, _branch(shapes, modality), _sizes(config, classes))
 
     return build
 
 
-MODELS: dict[str, Callable[[ModelConfig, InputShapes, int], nn.Module]] = {
+def _scmrl(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+) -> nn.Module:
+    branches = {name: _branch(shapes, name) for name in ("audio", "visual")}
+    return Scmrl(branches, _sizes(config, classes, switches), cross_options(switches))
+
+
+def cross_options(switches: ScmrlConfig) -> CrossOptions:
+    """Return the cross-modal part of a network as its mode and its own switches make it."""
+    return CrossOptions(
+        form=switches.form,
+        alpha=switches.alpha,
+        heads=switches.heads,
+        attention_threshold=switches.switch("attention_threshold"),
+        residual_threshold=switches.switch("residual_threshold"),
+        scrambled=switches.switch("scrambled"),
+        spiking=switches.spiking_residual,
+        join=switches.join,
+    )
+
+
+Builder = Callable[[ModelConfig, InputShapes, int, ScmrlConfig], nn.Module]
+
+MODELS: dict[str, Builder] = {
     "audio": _unimodal("audio"),
     "visual": _unimodal("visual"),
     "add": _add,
+    "scmrl": _scmrl,
 }
 
 
@@ -73,11 +103,14 @@ def check_model_name(name: str) -> None:
         raise unknown_name("model", name, MODELS, ConfigError)
 
 
-def build_model(config: ModelConfig, shapes: InputShapes, classes: int) -> nn.Module:
+def build_model(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig | None = None
+) -> nn.Module:
     """Return a freshly initialised model.
 
-    shapes: (channels, rows, columns) per step of every input the data offers. The model's
+    shapes: (channels, rows, columns) per step of every input the data offers. switches: of the
+    cross-modal attention, for the networks that have one. The model's
     ``inputs`` attribute names those it reads, in argument order. ConfigError for unknown names.
     """
     check_model_name(config.name)
-    return MODELS[config.name](config, shapes, classes)
+    return MODELS[config.name](config, shapes, classes, switches or ScmrlConfig())

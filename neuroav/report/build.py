@@ -123,7 +123,7 @@ def _layer(run: Measured, profile: Profile, name: str) -> dict[str, Any]:
         "shape": list(pop.shape),
         "inputs": _reached_from(graph, name),
         "latency_steps": graph.latency[name],
-        "neurons": pop.neurons,
+        "neurons": pop.state_neurons(graph.steps),
         "synapses": ig.synapse_count(graph, name),
         "spikes_float": None if floating is None else float(floating.mean()),
         "spikes_deployed": float(counts.spikes[name].mean()),

@@ -21,7 +21,7 @@ from neuroav import integer as ig
 from neuroav.deployment import Deployment, check_inputs
 from neuroav.errors import OutOfRange, UnsupportedNode
 from neuroav.fixed import Arithmetic
-from neuroav.sim.real import import_torch
+from neuroav.sim.real import from_heads, import_torch
 from neuroav.sim.trace import Progress, Trace, batches
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ def _run_batch(
             values[name] = from_numpy(np.moveaxis(part[name], 1, 0).astype(np.float32))
             continue
         layer = layers[name]
-        bound = layer.bound(top)
-        values[name], voltage = layer.neurons(layer.current(values, bound), bound, states)
+        bounds = layer.bounds(top)
+        sums = [layer.current(values, bound, port) for port, bound in enumerate(bounds)]
+        values[name], voltage = layer.neurons(sums, bounds, states)
         top[name] = int(values[name].abs().max())
         if voltage is not None:
             voltages[name] = _record(voltage)
@@ -100,24 +101,46 @@ class _Layer:
     ) -> None:
         self.name, self.pop, self.arith, self.synapses = name, pop, arith, synapses
 
-    def bound(self, top: Mapping[str, int]) -> int:
-        """Return the largest possible |synaptic sum| for each source's largest message."""
-        return sum(s.gain * top[s.source] for s in self.synapses)
+    def bounds(self, top: Mapping[str, int]) -> list[int]:
+        """Return the largest possible |synaptic sum| at each port, from each source's messages."""
+        found = [0] * self.pop.ports
+        for s in self.synapses:
+            found[s.projection.port] += s.gain * top[s.source]
+        return found
 
-    def current(self, values: Mapping[str, torch.Tensor], bound: int) -> torch.Tensor:
-        """Return the synaptic sum of every step, (T, B, *shape) float32 or float64."""
+    def current(
+        self, values: Mapping[str, torch.Tensor], bound: int, port: int = 0
+    ) -> torch.Tensor:
+        """Return the synaptic sum of every step at a port, (T, B, *shape) float32 or float64."""
         float32, float64 = import_torch().float32, import_torch().float64
         if bound >= 1 << 53:
             raise OutOfRange(f"{self.name}: synaptic sums up to {bound} cannot be held exactly")
         dtype = float32 if bound < 1 << 24 and _float32_is_exact() else float64
-        parts = [s.apply(values[s.source].to(dtype)) for s in self.synapses]
+        mine = [s for s in self.synapses if s.projection.port == port]
+        parts = [s.apply(values[s.source].to(dtype)) for s in mine]
         return sum(parts[1:], parts[0])
 
-    def neurons(self, a: torch.Tensor, bound: int, states: bool):
-        """Return (output, voltage or None) of all steps for the synaptic sums ``a``."""
+    def neurons(self, sums: list[torch.Tensor], bounds: list[int], states: bool):
+        """Return (output, voltage or None) of all steps for the synaptic sums at the ports."""
+        a, bound = sums[0], bounds[0]
         if isinstance(self.pop, ig.IntLif):
             return self._lif(a, bound, states)
+        if isinstance(self.pop, ig.ATTENTION_CLASSES):
+            return attention(self.pop, *sums), None
         payload = (1 << (self.arith.payload_bits - 1)) - 1
+        if isinstance(self.pop, ig.IntAnd):
+            self._check(a, bound, self.arith.sum_max, "the synaptic sum")
+            return (a > 1).to(import_torch().float32), None
+        if isinstance(self.pop, ig.IntProduct):
+            bound = bounds[0] * bounds[1]
+            product = a.double() * sums[1].double() if bound >= 1 << 24 else a * sums[1]
+            return self._check(product, bound, payload, "the product"), None
+        if isinstance(self.pop, ig.IntTimeSum):
+            bound *= len(a)
+            total = a.sum(0, keepdim=True, dtype=import_torch().float64).to(a.dtype)
+            exact = total if bound < 1 << 24 else a.double().sum(0, keepdim=True)
+            checked = self._check(exact, bound, payload, "the count over a sample")
+            return checked.expand(a.shape), None
         if isinstance(self.pop, ig.IntOr):
             self._check(a, bound, self.arith.sum_max, "the synaptic sum")
             return (a > 0).to(import_torch().float32), None
@@ -173,6 +196,32 @@ class _Layer:
         return spikes, voltages
 
 
+def attention(
+    pop: ig.IntSpatialAttention | ig.IntTemporalAttention,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+) -> torch.Tensor:
+    """Return the counts of linear attention for binary (T, B, C, *places), exact in float32.
+
+    The largest count is channels per head x tokens x steps, far below 2^24 for any network that
+    a chip holds; stages refuse what is not.
+    """
+    einsum = import_torch().einsum
+    q, k, v = (x.flatten(3).unflatten(2, (pop.heads, -1)) for x in (q, k, v))
+    if isinstance(pop, ig.IntTemporalAttention):
+        state = _capped(einsum("tbhin,tbhjn->bhijn", k, v), pop.cap)
+        found = _capped(einsum("tbhin,bhijn->bhtjn", q, state), pop.cap)
+        return from_heads(found, pop.scrambled).unflatten(3, pop.shape[1:])
+    state = _capped(einsum("tbhim,tbhjm->tbhij", k, v), pop.cap)
+    found = _capped(einsum("tbhin,tbhij->tbhjn", q, state), pop.cap)
+    return found.flatten(2, 3).unflatten(3, pop.shape[1:])
+
+
+def _capped(counts: torch.Tensor, cap: int) -> torch.Tensor:
+    return counts.clamp(max=cap) if cap else counts
+
+
 def _geometric(largest: float, keep: float, steps: int) -> float:
     """Return a bound on |x| after ``steps`` of x' = keep * x + y with |y| <= largest."""
     return largest * min(steps, 1 / (1 - keep) if keep < 1 else steps)
@@ -195,8 +244,10 @@ class _Synapses:
             return None, p.kernel[0] * p.kernel[1]
         if isinstance(p, ig.IntSpatialSum):
             return None, source[1] * source[2]
-        if isinstance(p, ig.IntIdentity):
+        if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
             return None, abs(p.weight)
+        if isinstance(p, ig.IntSpread):
+            return None, 1
         raise UnsupportedNode(f"the fast executor cannot run {type(p).__name__} from {p.source}")
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
@@ -208,6 +259,12 @@ class _Synapses:
             return x if p.weight == 1 else x * p.weight
         if isinstance(p, ig.IntSpatialSum):
             return x.sum(dim=(-2, -1))
+        if isinstance(p, ig.IntSpread):
+            return x[..., None, None].expand(*x.shape, *p.places)
+        if isinstance(p, ig.IntPlace):
+            y = x.new_zeros(*x.shape[:2], p.size)
+            y[..., p.offset : p.offset + x[0, 0].numel()] = x.flatten(2) * p.weight
+            return y
         functional, flat = import_torch().nn.functional, x.flatten(0, 1)
         if isinstance(p, ig.IntPool):  # a divisor of 1 makes the average a sum
             y = functional.avg_pool2d(flat, p.kernel, p.stride, p.padding, divisor_override=1)

@@ -166,3 +166,59 @@ def _(node: rn.Flatten, x, dt_s):
 @evaluate.register
 def _(node: rn.TimeMean, x, dt_s):
     return x[0].mean(0, keepdim=True)
+
+
+@evaluate.register
+def _(node: rn.Concat, x, dt_s):
+    return import_torch().cat(x, dim=2)
+
+
+@evaluate.register
+def _(node: rn.HeadSum, x, dt_s):
+    return x[0].unflatten(2, (node.heads, -1)).sum(3)
+
+
+@evaluate.register
+def _(node: rn.Mask, x, dt_s):
+    return x[0].repeat_interleave(x[1].shape[2] // x[0].shape[2], dim=2) * x[1]
+
+
+@evaluate.register
+def _(node: rn.SpatialAttention, x, dt_s):
+    einsum = import_torch().einsum
+    q, k, v = (y.flatten(3).unflatten(2, (node.heads, -1)) for y in x)
+    state = einsum("tbhim,tbhjm->tbhij", k, v)
+    return (einsum("tbhin,tbhij->tbhjn", q, state) * node.scale).reshape(x[0].shape)
+
+
+@evaluate.register
+def _(node: rn.TemporalAttention, x, dt_s):
+    einsum = import_torch().einsum
+    q, k, v = (y.flatten(3).unflatten(2, (node.heads, -1)) for y in x)
+    found = einsum("tbhin,bhijn->bhtjn", q, einsum("tbhin,tbhjn->bhijn", k, v)) * node.scale
+    return from_heads(found, node.scrambled).reshape(x[0].shape)
+
+
+def from_heads(found: torch.Tensor, scrambled: bool) -> torch.Tensor:
+    """Return (T, B, C, N) of temporal attention (B, heads, T, C / heads, N)."""
+    _, heads, steps, part, _ = found.shape
+    if scrambled:
+        slots = found.flatten(1, 3).unflatten(1, (steps, heads * part))
+    else:
+        slots = found.transpose(1, 2).flatten(2, 3)
+    return slots.transpose(0, 1)
+
+
+@evaluate.register
+def _(node: rn.MeanProduct, x, dt_s):
+    return x[0].mean(dim=(-2, -1), keepdim=True) * x[1].mean(dim=0, keepdim=True)
+
+
+@evaluate.register
+def _(node: rn.TimeSum, x, dt_s):
+    return x[0].sum(0, keepdim=True).expand_as(x[0])
+
+
+@evaluate.register
+def _(node: rn.Product, x, dt_s):
+    return x[0][..., None, None] * x[1]

@@ -47,29 +47,76 @@ def run(
 
 def run_sample(graph: ig.IntGraph, arith: Arithmetic, frames: Mapping[str, np.ndarray]):
     """Return outputs and LIF voltages of one sample: two dicts of int64 (steps, *shape)."""
-    state = {name: initial_state(graph.populations[name]) for name in graph.order}
-    outputs = {
-        name: np.zeros((graph.steps, *graph.populations[name].shape), np.int64)
-        for name in graph.order
-    }
-    voltages = {
-        name: np.zeros_like(outputs[name])
-        for name in graph.order
-        if isinstance(graph.populations[name], ig.IntLif)
-    }
-    for t in range(graph.steps):
-        for name in graph.order:
-            pop = graph.populations[name]
-            if isinstance(pop, ig.IntInput):
-                outputs[name][t] = frames[name][t]
-                continue
-            a = np.zeros(pop.shape, np.int64)
-            for p in pop.projections:
-                a = a + synaptic_sum(p, outputs[p.source][t], pop.shape)
-            state[name], outputs[name][t] = neuron_step(name, pop, state[name], a, arith)
-            if name in voltages:
-                voltages[name][t] = state[name][1]
+    outputs: dict[str, np.ndarray] = {}
+    voltages: dict[str, np.ndarray] = {}
+    for name in graph.order:
+        pop = graph.populations[name]
+        if isinstance(pop, ig.IntInput):
+            outputs[name] = frames[name]
+            continue
+        sums = [np.zeros((graph.steps, *pop.shape), np.int64) for _ in range(pop.ports)]
+        for p in pop.projections:
+            for t in range(graph.steps):
+                sums[p.port][t] += synaptic_sum(p, outputs[p.source][t], pop.shape)
+        outputs[name], voltage = all_steps(name, pop, sums, arith)
+        if voltage is not None:
+            voltages[name] = voltage
     return outputs, voltages
+
+
+def all_steps(name: str, pop: ig.Population, sums: list[np.ndarray], arith: Arithmetic):
+    """Return (output, LIF voltage or None), int64 (steps, *shape), of one sample.
+
+    sums: the synaptic sums (steps, *shape) at each port.
+    """
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    if isinstance(pop, ig.IntTimeSum):
+        total = check_range(sums[0].sum(axis=0), payload, name, "the count over a sample")
+        return np.broadcast_to(total, sums[0].shape).copy(), None
+    if isinstance(pop, ig.IntTemporalAttention):
+        return temporal_attention(pop, *sums), None
+    state, output = initial_state(pop), np.zeros_like(sums[0])
+    voltage = np.zeros_like(output) if isinstance(pop, ig.IntLif) else None
+    for t in range(len(output)):
+        if isinstance(pop, ig.IntSpatialAttention):
+            output[t] = spatial_attention(pop, *(a[t] for a in sums))
+        elif isinstance(pop, ig.IntProduct):
+            output[t] = check_range(sums[0][t] * sums[1][t], payload, name, "the product")
+        else:
+            state, output[t] = neuron_step(name, pop, state, sums[0][t], arith)
+        if voltage is not None:
+            voltage[t] = state[1]
+    return output, voltage
+
+
+def capped(counts: np.ndarray, cap: int) -> np.ndarray:
+    """Return counts that saturate at ``cap``; 0 is no cap."""
+    return np.minimum(counts, cap) if cap else counts
+
+
+def spatial_attention(pop: ig.IntSpatialAttention, q, k, v) -> np.ndarray:
+    """Return the counts of one frame, int64 of the population's shape."""
+    result = np.zeros((pop.heads, pop.head_channels, pop.tokens), np.int64)
+    for h in range(pop.heads):
+        qh, kh, vh = (x.reshape(result.shape)[h] for x in (q, k, v))  # (channel, token)
+        state = capped(kh @ vh.T, pop.cap)  # [i, j] = sum over tokens of k_i v_j
+        result[h] = capped(state.T @ qh, pop.cap)
+    return result.reshape(pop.shape)
+
+
+def temporal_attention(pop: ig.IntTemporalAttention, q, k, v) -> np.ndarray:
+    """Return the counts of one sample, int64 (steps, *shape)."""
+    steps, tokens = len(q), pop.tokens
+    split = (steps, pop.heads, pop.head_channels, tokens)
+    result = np.zeros((pop.heads, steps, pop.head_channels, tokens), np.int64)
+    for h in range(pop.heads):
+        for n in range(tokens):
+            qh, kh, vh = (x.reshape(split)[:, h, :, n] for x in (q, k, v))  # (step, channel)
+            state = capped(kh.T @ vh, pop.cap)
+            result[h, :, :, n] = capped(qh @ state, pop.cap)
+    if not pop.scrambled:
+        result = result.transpose(1, 0, 2, 3)
+    return result.reshape(steps, *pop.shape)
 
 
 def initial_state(pop: ig.Population) -> tuple[np.ndarray, ...]:
@@ -98,6 +145,9 @@ def neuron_step(name: str, pop: ig.Population, state, a: np.ndarray, arith: Arit
     if isinstance(pop, ig.IntOr):
         check_range(a, arith.sum_max, name, "the synaptic sum")
         return (), (a > 0).astype(np.int64)
+    if isinstance(pop, ig.IntAnd):
+        check_range(a, arith.sum_max, name, "the synaptic sum")
+        return (), (a > 1).astype(np.int64)
     if isinstance(pop, ig.IntSum):
         return (), check_range(a, payload, name, "the graded message")
     if isinstance(pop, ig.IntReadout):
@@ -114,6 +164,12 @@ def synaptic_sum(p: ig.Projection, x: np.ndarray, shape: tuple[int, ...]) -> np.
         return p.weight * x
     if isinstance(p, ig.IntSpatialSum):
         return x.sum(axis=(1, 2))
+    if isinstance(p, ig.IntSpread):
+        return np.broadcast_to(x[:, None, None], shape)
+    if isinstance(p, ig.IntPlace):
+        y = np.zeros(p.size, np.int64)
+        y[p.offset : p.offset + x.size] = p.weight * x.reshape(-1)
+        return y
     if isinstance(p, ig.IntPool):
         taps = np.ones((x.shape[0], 1, *p.kernel), np.int64)
         return _conv(x, taps, p.stride, p.padding, (1, 1), x.shape[0], shape)

@@ -41,6 +41,7 @@ class ModelConfig(_Section):
     """Which network, its sizes and its neurons."""
 
     name: str = "add"
+    stem: Literal["compact", "shallow", "deep"] = "compact"
     embed_dim: int = Field(32, ge=2, multiple_of=2)
     mlp_ratio: int = Field(4, ge=1)
     readout_gain: float = Field(10.0, gt=0)
@@ -50,6 +51,53 @@ class ModelConfig(_Section):
     surrogate: Literal["super", "tanh", "triangle", "heavi_erfc", "logistic", "circ"] = "tanh"
     surrogate_alpha: float = Field(2.0, gt=0)
     detach_reset: bool = True
+
+
+class ScmrlConfig(_Section):
+    """Cross-modal attention of ``scmrl`` (``neuroav.models.scmrl``).
+
+    mode: 'faithful' is as released: thresholds 1, steps and heads exchanged after temporal
+    attention, no gradient from step to step, biases in the MLP. 'correct' is as meant: thresholds
+    0.5, temporal order kept, gradients through time, no biases that batch norm removes. A switch
+    that is set overrides its mode. alignment_weight, temperature: of the semantic alignment loss.
+    """
+
+    mode: Literal["faithful", "correct"] = "correct"
+    form: Literal["spatial", "temporal", "spatiotemporal", "mask"] = "spatiotemporal"
+    heads: int = Field(4, ge=1)
+    alpha: float = Field(1.5, ge=0)
+    join: Literal["add", "concat"] = "add"
+    spiking_residual: bool = True
+    alignment_weight: float = Field(1.0, ge=0)
+    temperature: float = Field(0.1, gt=0)
+    attention_threshold: float | None = Field(None, gt=0)
+    residual_threshold: float | None = Field(None, gt=0)
+    scrambled: bool | None = None
+    detach_state: bool | None = None
+    mlp_bias: bool | None = None
+
+    def switch(self, name: str) -> Any:
+        """Return a switch as set, or what its mode makes of it."""
+        value = getattr(self, name)
+        return _MODES[self.mode][name] if value is None else value
+
+
+_MODES: dict[str, dict[str, Any]] = {
+    "faithful": {
+        "attention_threshold": 1.0,
+        "residual_threshold": 1.0,
+        "scrambled": True,
+        "detach_state": True,
+        "mlp_bias": True,
+    },
+    "correct": {
+        "attention_threshold": 0.5,
+        "residual_threshold": 0.5,
+        "scrambled": False,
+        "detach_state": False,
+        "mlp_bias": False,
+    },
+}
 
 
 class TrainConfig(_Section):
@@ -83,6 +131,7 @@ class RunConfig(_Section):
     schema_version: Literal[1] = Field(1, alias="schema")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    scmrl: ScmrlConfig = ScmrlConfig()
     train: TrainConfig = TrainConfig()
     quant: QuantConfig = QuantConfig()
 
@@ -124,6 +173,7 @@ def _check_key(section: str, name: str, key: str) -> None:
     sections: dict[str, type[BaseModel]] = {
         "data": DataConfig,
         "model": ModelConfig,
+        "scmrl": ScmrlConfig,
         "train": TrainConfig,
         "quant": QuantConfig,
     }
@@ -152,7 +202,7 @@ def _validate(tree: dict[str, Any], where: str) -> RunConfig:
 
 def dump_config(config: RunConfig) -> str:
     """Return the configuration as TOML text that ``load_config`` reads back to the same value."""
-    return tomli_w.dumps(config.model_dump(by_alias=True))
+    return tomli_w.dumps(config.model_dump(by_alias=True, exclude_none=True))
 
 
 def load_run_config(run: Path) -> RunConfig:

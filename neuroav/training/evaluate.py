@@ -49,9 +49,8 @@ def load_run(
     """Return the trained model of a run folder (evaluation mode), its data and configuration."""
     config = load_run_config(run)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
-    model = build_model(
-        config.model, input_shapes(data.split("val").frames(np.arange(1))), len(data.classes)
-    )
+    shapes = input_shapes(data.split("val").frames(np.arange(1)))
+    model = build_model(config.model, shapes, len(data.classes), config.scmrl)
     if config.quant.aware:
         prepare_qat(model, config.quant)
     load_weights(model, Path(run) / WEIGHTS)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from neuroav.errors import ConfigError, TrainingError
 from neuroav.models import build_model, check_model_name
@@ -24,6 +23,7 @@ from neuroav.training import checkpoint as ck
 from neuroav.training.batches import drop_modalities, input_shapes, iterate, load_data
 from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
 from neuroav.training.evaluate import score
+from neuroav.training.losses import training_loss
 from neuroav.training.qat import prepare_qat
 from neuroav.training.rates import SpikeRates, warnings_for
 
@@ -59,9 +59,8 @@ def train(
     torch.set_num_threads(config.train.threads)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.manual_seed(config.train.seed)
-    model = build_model(
-        config.model, input_shapes(data.split("val").frames(np.arange(1))), len(data.classes)
-    )
+    shapes = input_shapes(data.split("val").frames(np.arange(1)))
+    model = build_model(config.model, shapes, len(data.classes), config.scmrl)
     if init_from is not None:
         ck.load_weights(model, init_from)
     if config.quant.aware:
@@ -81,7 +80,7 @@ def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
         if stored != config:
             changed = [
                 f"{s}.{k}"
-                for s in ("data", "model", "train", "quant")
+                for s in ("data", "model", "scmrl", "train", "quant")
                 for k, v in getattr(config, s)
                 if getattr(getattr(stored, s), k) != v
             ]
@@ -211,8 +210,7 @@ class _Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
-        logits = self.model(*inputs)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        logits, loss = training_loss(self.model, inputs, labels, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

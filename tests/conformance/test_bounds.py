@@ -30,6 +30,9 @@ def observed(deployment, inputs):
         outputs, _ = reference.run_sample(graph, ARITH, frames)
         for name in graph.order:
             pop = graph.populations[name]
+            if isinstance(pop, (*ig.ATTENTION_CLASSES, ig.IntProduct, ig.IntTimeSum)):
+                note(name, 0, outputs[name])
+                continue
             state = reference.initial_state(pop)
             for t in range(graph.steps):
                 a = sum((reference.synaptic_sum(p, outputs[p.source][t], pop.shape)
@@ -39,7 +42,7 @@ def observed(deployment, inputs):
                     (u, v), _ = reference.neuron_step(name, high, state, a, ARITH)
                     note(name, 0, u)
                     note(name, 1, v)
-                if isinstance(pop, (ig.IntOr, ig.IntSum)):
+                if isinstance(pop, (ig.IntOr, ig.IntAnd, ig.IntSum)):
                     note(name, 0, a)
                 if not isinstance(pop, ig.IntInput):
                     state, out = reference.neuron_step(name, pop, state, a, ARITH)

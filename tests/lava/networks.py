@@ -105,6 +105,53 @@ def every_kind(steps: int):
     return deployment, _inputs(rng, deployment)
 
 
+def attention(steps: int):
+    """Both attentions, products, counts over samples, masks and concatenation."""
+    rng = np.random.default_rng(17)
+    maps = (6, 2, 3)
+
+    def unit(source, port=0):
+        return ig.IntIdentity(source, 0, 1, port=port)
+
+    def three(*names):
+        return tuple(unit(name, port) for port, name in enumerate(names))
+
+    spiking = {
+        f"{kind}{number}": _lif(
+            maps, (_conv(rng, source, (6, 2, 3, 3), padding=(1, 1)),), rng.integers(60, 150, maps)
+        )
+        for number, source in enumerate(("eye", "ear"))
+        for kind in "qkv"
+    }
+    counted = ig.IntIdentity("spatial", 0, 128)
+    populations = {
+        "eye": ig.IntInput((2, 2, 3), (), 3),
+        "ear": ig.IntInput((2, 2, 3), (), 2),
+        **spiking,
+        "spatial": ig.IntSpatialAttention(maps, three("q0", "k1", "v1"), 3, 4, "key-value"),
+        "temporal": ig.IntTemporalAttention(maps, three("q1", "k0", "v0"), 2, 0, "score", False),
+        "scrambled": ig.IntTemporalAttention(
+            maps, three("q0", "k0", "v1"), 3, 2, "key-value", True
+        ),
+        "a": _lif(maps, (counted,), 500),
+        "b": _lif(maps, (ig.IntIdentity("temporal", 0, 128),), 300),
+        "masked": ig.IntAnd(maps, (unit("b"), unit("scrambled spikes"))),
+        "scrambled spikes": _lif(maps, (ig.IntIdentity("scrambled", 0, 128),), 130),
+        "places": ig.IntSum((6,), (ig.IntSpatialSum("a", 0),)),
+        "frames": ig.IntTimeSum(maps, (unit("b"),)),
+        "product": ig.IntProduct(maps, (ig.IntSpread("places", 0, (2, 3)), unit("frames", 1))),
+        "r": _lif(maps, (_conv(rng, "product", (6, 6, 1, 1)),), 100, 900),
+        "x": ig.IntSum(maps, (ig.IntIdentity("q1", 0, 2), ig.IntIdentity("r", 0, 3))),
+        "means": ig.IntSum((6,), (ig.IntSpatialSum("x", 0),)),
+        "joined": ig.IntSum(
+            (42,), (ig.IntPlace("means", 0, 1, 0, 42), ig.IntPlace("masked", 0, 3, 6, 42))
+        ),
+        "scores": ig.IntReadout((3,), (_dense(rng, "joined", (3, 42)),), np.array([5, -70, 0])),
+    }
+    deployment = _aligned(populations, "scores", steps)
+    return deployment, _inputs(rng, deployment, 0.6)
+
+
 def decays():
     """Current and voltage memories of every kind, from none to all."""
     rng = np.random.default_rng(12)
@@ -212,6 +259,8 @@ def all_networks():
         "every kind, 1 step": every_kind(1),
         "every kind, 3 steps": every_kind(3),
         "every kind, 8 steps": every_kind(8),
+        "attention, 3 steps": attention(3),
+        "attention, 8 steps": attention(8),
         "decays": decays(),
         "weight forms": weight_forms(),
         "identities": identities(),

@@ -161,11 +161,95 @@ def add_accumulators(bench: Bench) -> dict:
     return {"lif voltage": lif.v}
 
 
+TOKENS, HEADS, PART = SAMPLE, 2, 2  # tokens as many as frames of a sample, see add_attention
+
+
+def add_attention(bench: Bench) -> dict:
+    """Attention over tokens by stock processes, by the own one; over frames by the own one.
+
+    The frames of sample s are the tokens of step s, so both attentions must give the same counts.
+    """
+    from lava.proc.io.source import RingBuffer
+
+    from neuroav.sim.lava.processes.attention import SpatialAttention, TemporalAttention
+
+    channels = HEADS * PART
+    tokens = bench.rng.random((3, STEPS, TOKENS, channels)) < 0.6
+    sources = [RingBuffer(data=np.moveaxis(x.astype(int), 0, -1)) for x in tokens]
+    frames = tokens.reshape(3, -1, channels)[:, :STEPS]
+    in_turn = [RingBuffer(data=np.moveaxis(x[:, None].astype(int), 0, -1)) for x in frames]
+    for cap in (0, 3):
+        spatial = SpatialAttention(shape=(TOKENS, channels), heads=HEADS, cap=cap)
+        temporal = TemporalAttention(
+            shape=(1, channels), heads=HEADS, cap=cap, scrambled=False, steps=SAMPLE, offset=1
+        )
+        for process, origins in ((spatial, sources), (temporal, in_turn)):
+            for origin, port in zip(origins, ("q_in", "k_in", "v_in"), strict=True):
+                origin.s_out.connect(getattr(process, port))
+        bench.keep(f"own spatial {cap}", spatial.s_out)
+        bench.keep(f"own temporal {cap}", temporal.s_out)
+    bench.keep("stock spatial", stock_attention(sources))
+    return {}
+
+
+def stock_attention(sources):
+    """AND neurons (head, m, i, j), sums over m for every token n, gated by q, summed over i."""
+    from lava.proc.lif.process import LIFReset
+    from lava.proc.prodneuron.process import ProdNeuron
+    from lava.proc.sparse.process import DelaySparse, Sparse
+    from scipy.sparse import csr_matrix
+
+    h, m, i, j = np.indices((HEADS, TOKENS, PART, PART)).reshape(4, -1)
+    wide, channels = len(h), HEADS * PART
+
+    def links(rows, columns, shape):
+        return csr_matrix((np.ones(len(rows), np.int32), (rows, columns)), shape=shape)
+
+    def sparse(origin, weights):
+        link = Sparse(weights=weights, num_message_bits=24)
+        origin.flatten().connect(link.s_in)
+        return link.a_out
+
+    q, k, v = (source.s_out for source in sources)
+    keys = links(np.arange(wide), m * channels + h * PART + i, (wide, TOKENS * channels))
+    values = links(np.arange(wide), m * channels + h * PART + j, (wide, TOKENS * channels))
+    both = LIFReset(shape=(wide,), du=4095, dv=4095, vth=1, reset_interval=1)
+    sparse(k, keys).connect(both.a_in)
+    sparse(v, values).connect(both.a_in)
+    place = np.arange(wide).reshape(HEADS, TOKENS, PART, PART)
+    copied = np.broadcast_to(place[:, None], (HEADS, TOKENS, TOKENS, PART, PART))
+    targets = np.broadcast_to(place[:, :, None], copied.shape)
+    summed = sparse(both.s_out, links(targets.ravel(), copied.ravel(), (wide, wide)))
+    product = ProdNeuron(shape=(wide,), vth=0)
+    summed.connect(product.a_in1)
+    gate = DelaySparse(weights=keys, delays=keys.astype(int), num_message_bits=24)
+    q.flatten().connect(gate.s_in)
+    gate.a_out.connect(product.a_in2)
+    return sparse(product.s_out, links(m * channels + h * PART + j, np.arange(wide),
+                                       (TOKENS * channels, wide)))  # fmt: skip
+
+
+def add_time_sums(bench: Bench) -> dict:
+    """The sum over a sample, and a LIFReset whose voltage at its last frame is that sum."""
+    from lava.proc.lif.process import LIFReset
+
+    from neuroav.sim.lava.processes.time_sum import TimeSum
+
+    source = bench.source((2, 3), 30)
+    own = TimeSum(shape=(2, 3), steps=SAMPLE, offset=3, limit=1 << 22, name="own")
+    lif = LIFReset(shape=(2, 3), du=4095, dv=0, vth=131071, reset_interval=SAMPLE, reset_offset=3)
+    for process in (own, lif):
+        source.s_out.connect(process.a_in)
+    bench.keep("own time sum", own.s_out)
+    return {"lif voltage": lif.v}
+
+
 def add_checked(bench: Bench, arith: Arithmetic) -> dict:
     """Neurons whose models are replaced by checked ones in one of two runs."""
     from lava.proc.graded.process import GradedVec
     from lava.proc.io.sink import Read
     from lava.proc.lif.process import LIFReset
+    from lava.proc.prodneuron.process import ProdNeuron
 
     from neuroav.sim.lava.checked import Check, set_check
 
@@ -184,6 +268,11 @@ def add_checked(bench: Bench, arith: Arithmetic) -> dict:
     # currents near the limit: the check has to look at every neuron
     wide = bench.source((3, 4), 130_000)
     strong = LIFReset(shape=(3, 4), du=4095, dv=4096, vth=60_000, reset_interval=1)
+    product = ProdNeuron(shape=(3, 4), vth=0)
+    source.s_out.connect(product.a_in1)
+    wide.s_out.connect(product.a_in2)
+    set_check(product, Check("product", STEPS + 1, STEPS + 1, arith))  # beyond 24 bits
+    bench.keep("product", product.s_out)
     for name, process, port in (
         ("lif", lif, source),
         ("graded", graded, source),
@@ -203,7 +292,14 @@ def main(folder: Path) -> None:
     from neuroav.sim.lava.build import CHECKED_MODELS
 
     results = {}
-    for name, add in (("conv", add_convolutions), ("delay", add_delays), ("sum", add_accumulators)):
+    parts = {
+        "conv": add_convolutions,
+        "delay": add_delays,
+        "sum": add_accumulators,
+        "attention": add_attention,
+        "time": add_time_sums,
+    }
+    for name, add in parts.items():
         bench = Bench(folder)
         results[name] = bench.run({}, add(bench) or {})
     arith = load_profile("loihi2").arithmetic

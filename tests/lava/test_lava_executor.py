@@ -18,6 +18,8 @@ NETWORKS = (
     "every kind, 1 step",
     "every kind, 3 steps",
     "every kind, 8 steps",
+    "attention, 3 steps",
+    "attention, 8 steps",
     "decays",
     "weight forms",
     "identities",

@@ -58,6 +58,33 @@ def test_accumulator_with_bias_and_reset_is_a_lif_that_never_fires(sent):
     assert np.abs(own[-1]).max() > 5
 
 
+def test_attention_is_its_stock_network(sent):
+    own, stock = sent["attention/own spatial 0"], sent["attention/stock spatial"]
+    assert own.max() > 4  # sums over tokens and channels
+    assert (own == 0).any()
+    assert np.array_equal(stock[3:].reshape(own[3:].shape), own[:-3])  # three connections later
+
+
+@pytest.mark.parametrize("cap", [0, 3])
+def test_attention_over_frames_is_attention_over_tokens(sent, cap):
+    over_tokens, over_frames = (sent[f"attention/own {k} {cap}"] for k in ("spatial", "temporal"))
+    frames = over_tokens.shape[1]
+    samples = len(over_frames) // frames - 1  # answers come a sample later
+    assert samples > 2
+    found = over_frames[frames:].reshape(samples, frames, -1)
+    assert np.array_equal(found, over_tokens[:samples])
+    assert found.max() == (cap or over_tokens[:samples].max())
+
+
+def test_time_sum_is_the_voltage_of_a_neuron_that_never_fires(sent):
+    sums, voltage = sent["time/own time sum"], sent["time/lif voltage"] // 64
+    first, steps = 3 - 1, 6  # row of frame 0 of a sample, frames
+    for start in range(first + steps, len(sums), steps):
+        held = sums[start : start + steps]
+        assert (held == voltage[start - 1]).all()
+    assert len(np.unique(sums)) > 10
+
+
 def test_recorder_keeps_what_lavas_sink_keeps(sent):
     stock = {key: value for key, value in sent.items() if "stock sink: " in key}
     assert len(stock) > 25
@@ -66,7 +93,7 @@ def test_recorder_keeps_what_lavas_sink_keeps(sent):
 
 
 def test_checked_models_compute_what_lavas_models_compute(sent):
-    for name in ("lif", "graded", "voltage", "strong lif"):
+    for name in ("lif", "graded", "voltage", "strong lif", "product"):
         assert np.array_equal(sent[f"checked/{name}"], sent[f"plain/{name}"])
         assert sent[f"plain/{name}"].any()
     assert 0.05 < sent["plain/lif"].mean() < 0.9

@@ -49,10 +49,13 @@ def random_deployments(draw) -> tuple[Deployment, dict[str, np.ndarray]]:
 
 
 def random_deployment(
-    seed: int, *, hidden: int = 4, steps: int = 5, samples: int = 3
+    seed: int, *, hidden: int = 4, steps: int = 5, samples: int = 3, holding: bool = True
 ) -> tuple[Deployment, dict[str, np.ndarray]]:
-    """Return a random deployment and inputs (samples, steps, *shape); same seed, same network."""
-    growth = _Growth(np.random.default_rng(seed), steps, samples)
+    """Return a random deployment and inputs (samples, steps, *shape); same seed, same network.
+
+    holding: whether populations may occur that answer a sample only when it is complete.
+    """
+    growth = _Growth(np.random.default_rng(seed), steps, samples, holding)
     for number in range(hidden):
         growth.add_hidden(f"p{number}")
     growth.add_readout()
@@ -64,8 +67,8 @@ def random_deployment(
 class _Growth:
     """A graph under construction: populations with their latencies and simulated outputs."""
 
-    def __init__(self, rng: np.random.Generator, steps: int, samples: int) -> None:
-        self.rng, self.steps, self.samples = rng, steps, samples
+    def __init__(self, rng: np.random.Generator, steps: int, samples: int, holding: bool) -> None:
+        self.rng, self.steps, self.samples, self.holding = rng, steps, samples, holding
         self.arith: Arithmetic = load_profile("loihi2").arithmetic
         self.populations: dict[str, ig.Population] = {}
         self.outputs: dict[str, np.ndarray] = {}
@@ -80,6 +83,8 @@ class _Growth:
     # --- one population ---
     def add_hidden(self, name: str) -> None:
         for _ in range(40):
+            if self.rng.random() < 0.4 and self._special(name):
+                return
             source = self._choose(list(self.populations))
             first, shape = self._any_projection(source)
             projections = [first]
@@ -101,18 +106,106 @@ class _Growth:
 
     def _accept(self, name: str, shape, projections, kind: str) -> bool:
         """Add a population unless it is silent or a register overflows."""
-        latency = 1 + max(self.latency[p.source] for p in projections)
-        aligned = tuple(replace(p, delay=latency - 1 - self.latency[p.source]) for p in projections)
-        a = self._synaptic_sums(aligned, shape)
-        pop = self._population(kind, shape, aligned, a)
+        aligned = self._aligned(projections)
+        a = self._synaptic_sums(aligned, shape, 1)
+        return self._keep(name, self._population(kind, shape, aligned, a[0]), a)
+
+    def _aligned(self, projections) -> tuple[ig.Projection, ...]:
+        latest = max(self.latency[p.source] for p in projections)
+        return tuple(replace(p, delay=latest - self.latency[p.source]) for p in projections)
+
+    def _keep(self, name: str, pop: ig.Population, sums: list[np.ndarray]) -> bool:
+        """Add a population unless it is silent, a register overflows or a delay is too long."""
         try:
-            out = self._simulate(name, pop, a)
+            out = self._simulate(name, pop, sums)
         except OutOfRange:
             return False
-        if not out.any() or (kind == "sum" and np.abs(out).max() > MAX_GRADED):
+        graded = not isinstance(pop, (*ig.SPIKING_CLASSES, ig.IntReadout))
+        if not out.any() or (graded and np.abs(out).max() > MAX_GRADED):
             return False
+        if max(p.delay for p in pop.projections) > self.arith.delay_max:
+            return False
+        latency = 1 + max(self.latency[p.source] for p in pop.projections)
+        latency += self.steps if pop.holds else 0
         self.populations[name], self.outputs[name], self.latency[name] = pop, out, latency
         return True
+
+    # --- populations with several inputs, or over a whole sample ---
+    def _special(self, name: str) -> bool:
+        """Try to add one of them; False where the populations so far do not allow it."""
+        makers = [self._and, self._product, self._spatial, self._concatenation]
+        if self.holding:
+            makers += [self._time_sum, self._temporal]
+        pop = self._choose(makers)()
+        if pop is None:
+            return False
+        sums = self._synaptic_sums(pop.projections, pop.shape, pop.ports)
+        return self._keep(name, pop, sums)
+
+    def _alike(self, shape=None, binary: bool = True, axes: int = 3) -> list[str]:
+        """Names of populations of one shape (a random one by default)."""
+        names = [
+            n
+            for n, p in self.populations.items()
+            if len(p.shape) == axes and (not binary or isinstance(p, ig.SPIKING_CLASSES))
+        ]
+        if not names:
+            return []
+        shape = shape or self.populations[self._choose(names)].shape
+        return [n for n in names if self.populations[n].shape == shape]
+
+    def _relays(self, names: list[str], ports: int) -> tuple[ig.Projection, ...]:
+        return self._aligned(
+            [ig.IntIdentity(self._choose(names), 0, 1, port=port) for port in range(ports)]
+        )
+
+    def _and(self) -> ig.Population | None:
+        if not (names := self._alike(axes=self._choose((1, 3)))):
+            return None
+        pair = [ig.IntIdentity(self._choose(names), 0, 1) for _ in range(2)]
+        return ig.IntAnd(self.populations[names[0]].shape, self._aligned(pair))
+
+    def _product(self) -> ig.Population | None:
+        names = self._alike(binary=False)
+        shape = self.populations[names[0]].shape
+        channels = self._alike(shape[:1], binary=False, axes=1)
+        if channels and self.rng.random() < 0.8:
+            first: ig.Projection = ig.IntSpread(self._choose(channels), 0, shape[1:], port=0)
+        else:
+            first = ig.IntIdentity(self._choose(names), 0, 1, port=0)
+        second = ig.IntIdentity(self._choose(names), 0, int(self._choose((1, 3, -2))), port=1)
+        return ig.IntProduct(shape, self._aligned([first, second]))
+
+    def _concatenation(self) -> ig.Population | None:
+        names = [self._choose(list(self.populations)) for _ in range(2)]
+        sizes = [self.populations[n].neurons for n in names]
+        places = [
+            ig.IntPlace(n, 0, int(self._choose((1, 2, 7))), first, sum(sizes))
+            for n, first in zip(names, (0, sizes[0]), strict=True)
+        ]
+        return ig.IntSum((sum(sizes),), self._aligned(places))
+
+    def _time_sum(self) -> ig.Population | None:
+        name = self._choose(list(self.populations))
+        return ig.IntTimeSum(self.populations[name].shape, self._relays([name], 1))
+
+    def _heads(self, shape) -> int:
+        return int(self._choose([h for h in range(1, shape[0] + 1) if shape[0] % h == 0]))
+
+    def _attention_parts(self):
+        if not (names := self._alike()):
+            return None
+        shape = self.populations[names[0]].shape
+        cap, form = int(self.rng.integers(0, 6)), self._choose(("key-value", "score"))
+        return shape, self._relays(names, 3), self._heads(shape), cap, form
+
+    def _spatial(self) -> ig.Population | None:
+        parts = self._attention_parts()
+        return parts and ig.IntSpatialAttention(*parts)
+
+    def _temporal(self) -> ig.Population | None:
+        parts = self._attention_parts()
+        return parts and ig.IntTemporalAttention(*parts, bool(self.rng.random() < 0.5))
 
     def _population(self, kind: str, shape, projections, a: np.ndarray) -> ig.Population:
         if kind == "or":
@@ -144,20 +237,20 @@ class _Growth:
         return ig.IntLif(shape, projections, bias, exponent, threshold, decay_u, decay_v)
 
     # --- simulation ---
-    def _synaptic_sums(self, projections, shape) -> np.ndarray:
-        a = np.zeros((self.samples, self.steps, *shape), np.int64)
+    def _synaptic_sums(self, projections, shape, ports: int) -> list[np.ndarray]:
+        sums = [np.zeros((self.samples, self.steps, *shape), np.int64) for _ in range(ports)]
         for s, t in np.ndindex(self.samples, self.steps):
             for p in projections:
-                a[s, t] += reference.synaptic_sum(p, self.outputs[p.source][s, t], shape)
-        return a
+                sums[p.port][s, t] += reference.synaptic_sum(p, self.outputs[p.source][s, t], shape)
+        return sums
 
-    def _simulate(self, name: str, pop: ig.Population, a: np.ndarray) -> np.ndarray:
-        out = np.zeros_like(a)
-        for s in range(self.samples):
-            state = reference.initial_state(pop)
-            for t in range(self.steps):
-                state, out[s, t] = reference.neuron_step(name, pop, state, a[s, t], self.arith)
-        return out
+    def _simulate(self, name: str, pop: ig.Population, sums: list[np.ndarray]) -> np.ndarray:
+        return np.stack(
+            [
+                reference.all_steps(name, pop, [a[s] for a in sums], self.arith)[0]
+                for s in range(self.samples)
+            ]
+        )
 
     def _voltages(self, pop: ig.IntLif, a: np.ndarray) -> np.ndarray:
         """Membrane voltages of neurons that never fire, as far as the registers go."""

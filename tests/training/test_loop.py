@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from neuroav.errors import ConfigError, FileFormatError, TrainingError
 from neuroav.training import evaluate as evaluation
-from neuroav.training import loop
+from neuroav.training import loop, losses
 from neuroav.training.checkpoint import load_last, load_weights
 from neuroav.training.config import load_config
 from neuroav.training.rates import SpikeRates, warnings_for
@@ -187,7 +187,7 @@ def test_init_from_starts_at_the_given_weights(trained, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.functional, "cross_entropy",
+    monkeypatch.setattr(losses.functional, "cross_entropy",
                         lambda logits, labels, **_: logits.sum() * float("nan"))  # fmt: skip
     with pytest.raises(TrainingError, match="epoch 0, batch 0: the loss is nan"):
         run(tmp_path / "nan")

@@ -14,7 +14,7 @@ from strategies_intgraph import make_deployment, random_deployment
 
 from neuroav import integer as ig
 from neuroav import navfile
-from neuroav.errors import MissingDependency, OutOfRange
+from neuroav.errors import MissingDependency, OutOfRange, UnsupportedNode
 from neuroav.sim import fast
 from neuroav_export.writers import convert
 from neuroav_export.writers import onnx as writer
@@ -76,7 +76,7 @@ def test_realistic_network_in_onnx_runtime(realistic, tmp_path):
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_graphs_in_onnx_runtime(seed, tmp_path, fast_outputs):
-    deployment, inputs = random_deployment(seed, hidden=5)
+    deployment, inputs = random_deployment(seed, hidden=5, holding=False)
     writer.write(deployment, tmp_path / "step.onnx")
     model = onnx.load(tmp_path / "step.onnx")
     found = loop(session(tmp_path / "step.onnx").run, model, inputs)
@@ -86,12 +86,21 @@ def test_random_graphs_in_onnx_runtime(seed, tmp_path, fast_outputs):
 
 
 def test_the_random_graphs_covered_every_kind():
-    assert seen == {*ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES}
+    every = {*ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES}
+    assert seen == {c for c in every if c.__name__ not in writer.UNSUPPORTED}
+
+
+def test_a_population_that_needs_the_whole_sample_is_refused_by_name():
+    counts = ig.IntTimeSum((2,), (ig.IntIdentity("in", 0, 1),))
+    readout = ig.IntReadout((2,), (ig.IntIdentity("total", 0, 1),), np.zeros(1, int))
+    graph = {"in": ig.IntInput((2,), (), 1), "total": counts, "out": readout}
+    with pytest.raises(UnsupportedNode, match="total: .*IntTimeSum: needs the whole sample"):
+        writer.step_model(make_deployment(graph, "out", 4))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_graphs_in_onnx_own_evaluator(seed, fast_outputs):
-    deployment, inputs = random_deployment(seed, hidden=3)
+    deployment, inputs = random_deployment(seed, hidden=3, holding=False)
     model = writer.step_model(deployment)
     found = loop(ReferenceEvaluator(model).run, model, inputs)
     assert_equal(found, fast_outputs(deployment, inputs), deployment.integer)

@@ -1,8 +1,9 @@
 """Replace everything a chip has no neuron for by nodes it has.
 
 What: MaxPool2d of binary spikes -> OrPool2d (a logical OR, exact); SpatialMean -> SpatialSum and a
-constant factor; the dense layer at the output and the mean over time -> Readout; dense layers
-without bias get a zero bias at the readout.
+constant factor; HeadSum -> a grouped convolution of ones; the product of a mean over places and one
+over steps -> both sums, their product and a constant factor; the dense layer at the output and the
+mean over time -> Readout; dense layers without bias get a zero bias at the readout.
 Assumes: stage 'folded'.
 Guarantees: stage 'lowered'; the output is a Readout; exact in real arithmetic.
 """
@@ -26,6 +27,10 @@ def lower(graph: SpikingGraph) -> SpikingGraph:
             graph = _lower_max_pool(graph, name, node)
         elif isinstance(node, rn.SpatialMean):
             graph = _lower_spatial_mean(graph, name)
+        elif isinstance(node, rn.HeadSum):
+            graph = _lower_head_sum(graph, name, node)
+        elif isinstance(node, rn.MeanProduct):
+            graph = _lower_mean_product(graph, name)
     return _lower_output(graph).with_nodes(stage="lowered")
 
 
@@ -48,6 +53,30 @@ def _lower_spatial_mean(graph: SpikingGraph, name: str) -> SpikingGraph:
         nodes={name: rn.SpatialSum(), factor: rn.Scale(1.0 / (rows * columns))},
         inputs={factor: (name,)},
         shapes={factor: graph.shapes[name]},
+    )
+
+
+def _lower_head_sum(graph: SpikingGraph, name: str, node: rn.HeadSum) -> SpikingGraph:
+    channels = graph.shapes[graph.inputs[name][0]][0]
+    ones = np.ones((node.heads, channels // node.heads, 1, 1))
+    return graph.with_nodes(nodes={name: rn.Conv2d(ones, groups=node.heads)})
+
+
+def _lower_mean_product(graph: SpikingGraph, name: str) -> SpikingGraph:
+    """R = (sum_n a) (sum_t b) / (N T): counts on the chip, the factor in later weights."""
+    a, b = graph.inputs[name]
+    channels, rows, columns = shape = graph.shapes[name]
+    places, frames, factor = f"{name}.places", f"{name}.frames", f"{name}.factor"
+    moved = graph.with_nodes(rewire={name: factor})
+    return moved.with_nodes(
+        nodes={
+            places: rn.SpatialSum(),
+            frames: rn.TimeSum(),
+            name: rn.Product(),
+            factor: rn.Scale(1.0 / (rows * columns * graph.steps)),
+        },
+        inputs={places: (a,), frames: (b,), name: (places, frames), factor: (name,)},
+        shapes={places: (channels,), frames: shape, factor: shape},
     )
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
+from typing import Literal
 
 import numpy as np
 
@@ -163,6 +164,10 @@ class _Quantizer:
         """
         weights = [t.weight for t in current.terms]
         unit = choose_unit(weights, threshold, options, self.arith)
+        values = np.unique(np.concatenate([w.reshape(-1) for w in weights]))
+        if len(values) == 1 and values[0] > 0:  # counting: a power of two halves without remainder
+            unit = np.full_like(unit, values[0] / (1 << (self.arith.weight_bits - 1)))
+            unit = np.maximum(unit, threshold / self.arith.threshold_max)
         projections = []
         for term in current.terms:
             stored, grid, clipped = integer_weights(term.weight, unit, options, self.arith)
@@ -228,7 +233,10 @@ def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
     unit, projections = q.synapses(name, current, options, real_threshold)
     mantissa, exponent, clipped = integer_bias(current.bias, unit, q.arith)
     q.count(name, clipped)
-    threshold = integer_threshold(real_threshold, unit, q.arith)
+    if node.inclusive:  # v > level for whole numbers: the last one below the threshold
+        threshold = np.floor(real_threshold / unit).astype(np.int64)
+    else:
+        threshold = integer_threshold(real_threshold, unit, q.arith)
     return q.put(
         name,
         ig.IntLif(
@@ -260,15 +268,18 @@ def _add(q: _Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
     common = common_scale([v.scale for v in x])
     projections = []
     for v in x:
-        weight = int(v.scale / common)
-        if weight >= 1 << q.arith.weight_bits:
-            raise UnsupportedNode(
-                f"{name}: adds values whose scales {[str(v.scale) for v in x]} "
-                f"need a synapse of {weight}, at most "
-                f"{(1 << q.arith.weight_bits) - 1}; use simpler factors"
-            )
-        projections.append(ig.IntIdentity(v.name, 0, weight))
+        projections.append(ig.IntIdentity(v.name, 0, _relay_weight(q, name, v.scale / common)))
     return q.put(name, ig.IntSum(q.graph.shapes[name], tuple(projections)), common)
+
+
+def _relay_weight(q: _Quantizer, name: str, factor: Fraction) -> int:
+    """Return the synapse that brings one value to the unit all values of ``name`` share."""
+    if factor >= 1 << q.arith.weight_bits:
+        raise UnsupportedNode(
+            f"{name}: joins values of such different scales that one needs a synapse of "
+            f"{int(factor)}, at most {(1 << q.arith.weight_bits) - 1}; use simpler factors"
+        )
+    return int(factor)
 
 
 def _scale(q: _Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current:
@@ -287,6 +298,75 @@ def _spatial_sum(q: _Quantizer, name: str, node: rn.SpatialSum, x: list) -> Valu
 
 def _flatten(q: _Quantizer, name: str, node: rn.Flatten, x: list) -> Value:
     return q.message(name, x[0])  # neurons are numbered in C order already
+
+
+def _concat(q: _Quantizer, name: str, node: rn.Concat, x: list) -> Value:
+    values = [q.message(name, v) for v in x]
+    common = common_scale([v.scale for v in values])
+    sizes = [int(np.prod(q.graph.shapes[s])) for s in q.graph.inputs[name]]
+    offsets = np.cumsum([0, *sizes])
+    projections = tuple(
+        ig.IntPlace(v.name, 0, _relay_weight(q, name, v.scale / common), int(first), sum(sizes))
+        for v, first in zip(values, offsets, strict=False)
+    )
+    return q.put(name, ig.IntSum((sum(sizes),), projections), common)
+
+
+def _mask(q: _Quantizer, name: str, node: rn.Mask, x: list) -> Value:
+    mask, value = (q.message(name, v) for v in x)
+    heads, shape = q.graph.shapes[q.graph.inputs[name][0]][0], q.graph.shapes[name]
+    ones = np.ones((shape[0], 1, 1, 1), np.int64)
+    copies = ig.IntConv2d(
+        mask.name, 0, ones, (1, 1), (0, 0), (1, 1), heads, q.arith.weight_bits, "excitatory"
+    )
+    return q.put(name, ig.IntAnd(shape, (copies, ig.IntIdentity(value.name, 0, 1))), Fraction(1))
+
+
+def _attention(
+    q: _Quantizer, name: str, node: rn.SpatialAttention | rn.TemporalAttention, x: list
+) -> Value:
+    shape, steps = q.graph.shapes[name], q.graph.steps
+    projections = tuple(
+        ig.IntIdentity(q.message(name, v).name, 0, 1, port=port) for port, v in enumerate(x)
+    )
+    temporal = isinstance(node, rn.TemporalAttention)
+    places, part = (steps if temporal else int(np.prod(shape[1:]))), shape[0] // node.heads
+    common = (shape, projections, node.heads, _saturation(q.graph, name, node.scale))
+    form: Literal["key-value", "score"] = "key-value" if part <= places else "score"
+    population: ig.Population
+    if isinstance(node, rn.TemporalAttention):
+        population = ig.IntTemporalAttention(*common, form, node.scrambled)
+    else:
+        population = ig.IntSpatialAttention(*common, form)
+    return q.put(name, population, exact_fraction(node.scale))
+
+
+def _saturation(graph: SpikingGraph, name: str, scale: float) -> int:
+    """Return the count at which the only reader spikes from any state, 0 if there is none such.
+
+    The reader integrates counts alone, so its state is never negative: a count that reaches its
+    threshold by itself fires, and the reset forgets what was above.
+    """
+    readers = graph.consumers(name)
+    lif = graph.nodes[readers[0]] if len(readers) == 1 else None
+    if not isinstance(lif, rn.Lif) or lif.v_leak or lif.v_reset:
+        return 0
+    level = lif.v_threshold * lif.tau_mem_s / (graph.dt_s * scale)
+    return int(np.floor(level)) + 1  # spikes where v' > level
+
+
+def _time_sum(q: _Quantizer, name: str, node: rn.TimeSum, x: list) -> Value:
+    value = q.message(name, x[0])
+    relay = ig.IntIdentity(value.name, 0, 1)
+    return q.put(name, ig.IntTimeSum(q.graph.shapes[name], (relay,)), value.scale)
+
+
+def _product(q: _Quantizer, name: str, node: rn.Product, x: list) -> Value:
+    channel, place = (q.message(name, v) for v in x)
+    shape = q.graph.shapes[name]
+    spread = ig.IntSpread(channel.name, 0, (shape[1], shape[2]), port=0)
+    relay = ig.IntIdentity(place.name, 0, 1, port=1)
+    return q.put(name, ig.IntProduct(shape, (spread, relay)), channel.scale * place.scale)
 
 
 def _readout(q: _Quantizer, name: str, node: rn.Readout, x: list) -> Value:
@@ -309,4 +389,10 @@ _HANDLERS: dict[type, Callable[..., Value | Current]] = {
     rn.SpatialSum: _spatial_sum,
     rn.Flatten: _flatten,
     rn.Readout: _readout,
+    rn.Concat: _concat,
+    rn.Mask: _mask,
+    rn.SpatialAttention: _attention,
+    rn.TemporalAttention: _attention,
+    rn.TimeSum: _time_sum,
+    rn.Product: _product,
 }

@@ -57,6 +57,13 @@ UNSUPPORTED = {
     "IntSum": "sends graded messages; netx's CUBA neurons send spikes",
     "IntReadout": "is an accumulator; netx's CUBA neurons send spikes",
     "IntSpatialSum": "ends in flat channels; netx's Conv keeps rows and columns",
+    "IntSpread": "leads to a product of two populations, not a chain",
+    "IntPlace": "joins two populations, not a chain",
+    "IntAnd": "reads two populations, not a chain",
+    "IntProduct": "sends graded messages; netx's CUBA neurons send spikes",
+    "IntTimeSum": "sends graded messages; netx's CUBA neurons send spikes",
+    "IntSpatialAttention": "sends graded messages; netx has no attention",
+    "IntTemporalAttention": "sends graded messages; netx has no attention",
 }
 BIAS_SHIFT = 6  # bias_exp that netx gives every CUBA neuron
 

@@ -43,7 +43,14 @@ CARRIES = {
     "Flatten": "Flatten",
     "Readout": "Affine, then I with r = 1 / (steps * dt_s): the scores are its last value",
 }
-UNSUPPORTED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {
+    "Concat": "NIR has no concatenation; use the join 'add'",
+    "Mask": "NIR has no product of two activities",
+    "SpatialAttention": "NIR has no product of two activities, so no attention",
+    "TemporalAttention": "NIR has no product of two activities, so no attention",
+    "TimeSum": "NIR has no node that waits for the whole sample",
+    "Product": "NIR has no product of two activities",
+}
 OUTPUT = "output"
 
 Parts = list[tuple[str, Any]]  # (suffix of the name, NIR node), first to last

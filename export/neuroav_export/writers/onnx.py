@@ -43,8 +43,16 @@ CARRIES = {
     "IntIdentity": "Mul in int64",
     "IntPool": "Conv with unit weights",
     "IntSpatialSum": "ReduceSum in int64",
+    "IntAnd": "Greater than 1",
+    "IntProduct": "Mul in int64",
+    "IntSpatialAttention": "two Einsum in float32, proved exact, saturated by Min",
+    "IntSpread": "Mul by ones",
+    "IntPlace": "Pad with zeros",
 }
-UNSUPPORTED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {
+    "IntTimeSum": "needs the whole sample before it answers; a step model sees one step",
+    "IntTemporalAttention": "needs the whole sample before it answers; a step model sees one step",
+}
 FLAG = "out_of_range"
 EXACT = 1 << 24  # float32 holds all integers up to here
 
@@ -194,11 +202,40 @@ def _population(
         b.check(name, 0, pop.max_count, len(pop.shape))
         return pop.max_count
     b.outputs.append(b.tensor(name, pop.shape))
-    shapes = [graph.populations[p.source].shape for p in pop.projections]
-    pairs = list(zip(pop.projections, shapes, strict=True))
-    a = _total(b, [_synaptic_sum(b, p, shape, largest[p.source]) for p, shape in pairs])
-    reach = sum(_gain(p, shape) * largest[p.source] for p, shape in pairs)
-    return _neurons(b, name, pop, a, arith, reach)
+    if type(pop).__name__ in UNSUPPORTED:
+        raise UnsupportedNode(
+            f"{name}: the onnx writer cannot carry {type(pop).__name__}: "
+            f"{UNSUPPORTED[type(pop).__name__]}; use a causal form of attention"
+        )
+    sums, reach = [], []
+    for port in range(pop.ports):
+        mine = [(p, graph.populations[p.source].shape) for p in pop.projections if p.port == port]
+        parts = [_synaptic_sum(b, p, shape, largest[p.source], pop.shape) for p, shape in mine]
+        sums.append(_total(b, parts))
+        reach.append(sum(_gain(p, shape) * largest[p.source] for p, shape in mine))
+    if isinstance(pop, ig.IntSpatialAttention):
+        return _attention(b, pop, sums)
+    if isinstance(pop, ig.IntProduct):
+        payload = (1 << (arith.payload_bits - 1)) - 1
+        product = b.op("Mul", *sums)
+        b.op("Identity", b.check(product, -payload, payload, len(pop.shape)), result=name)
+        return min(reach[0] * reach[1], payload)
+    return _neurons(b, name, pop, sums[0], arith, reach[0])
+
+
+def _attention(b: _Builder, pop: ig.IntSpatialAttention, sums: list[str]) -> int:
+    """Counts of one step; return the largest."""
+    split = b.constant([-1, pop.heads, pop.head_channels, pop.tokens])
+    q, k, v = (b.op("Cast", b.op("Reshape", x, split), to=b.types.FLOAT) for x in sums)
+    state = _saturated(b, b.op("Einsum", k, v, equation="bhim,bhjm->bhij"), pop.cap)
+    counts = _saturated(b, b.op("Einsum", q, state, equation="bhin,bhij->bhjn"), pop.cap)
+    whole = b.op("Cast", counts, to=b.types.INT64)
+    b.op("Reshape", whole, b.constant([-1, *pop.shape]), result=b.where)
+    return pop.cap or pop.tokens * pop.head_channels
+
+
+def _saturated(b: _Builder, x: str, cap: int) -> str:
+    return b.op("Min", x, b.constant(cap, np.float32)) if cap else x
 
 
 def _neurons(
@@ -211,6 +248,10 @@ def _neurons(
         return 1
     if isinstance(pop, ig.IntOr):
         spike = b.op("Greater", b.check(a, -arith.sum_max, arith.sum_max, axes), b.constant(0))
+        b.op("Cast", spike, to=b.types.INT64, result=name)
+        return 1
+    if isinstance(pop, ig.IntAnd):
+        spike = b.op("Greater", b.check(a, -arith.sum_max, arith.sum_max, axes), b.constant(1))
         b.op("Cast", spike, to=b.types.INT64, result=name)
         return 1
     if isinstance(pop, ig.IntSum):
@@ -269,8 +310,10 @@ def _gain(p: ig.Projection, source: ig.Shape) -> int:
     """Return the largest sum of |weight| that any target neuron receives."""
     if isinstance(p, (ig.IntConv2d, ig.IntDense)):
         return int(np.abs(p.weight).sum(axis=tuple(range(1, p.weight.ndim))).max(initial=0))
-    if isinstance(p, ig.IntIdentity):
+    if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
         return abs(p.weight)
+    if isinstance(p, ig.IntSpread):
+        return 1
     if isinstance(p, ig.IntPool):
         return p.kernel[0] * p.kernel[1]
     if isinstance(p, ig.IntSpatialSum):
@@ -278,7 +321,9 @@ def _gain(p: ig.Projection, source: ig.Shape) -> int:
     raise UnsupportedNode(f"the onnx writer cannot carry {type(p).__name__} from {p.source}")
 
 
-def _synaptic_sum(b: _Builder, p: ig.Projection, source: ig.Shape, largest: int) -> str:
+def _synaptic_sum(
+    b: _Builder, p: ig.Projection, source: ig.Shape, largest: int, target: ig.Shape
+) -> str:
     """Return the sum over weight * message of one projection, int64 (batch, *target).
 
     source: shape of the source population. largest: the largest magnitude of its message.
@@ -288,6 +333,13 @@ def _synaptic_sum(b: _Builder, p: ig.Projection, source: ig.Shape, largest: int)
         return x if p.weight == 1 else b.op("Mul", x, b.constant(p.weight))
     if isinstance(p, ig.IntSpatialSum):
         return b.op("ReduceSum", x, b.constant([2, 3]), keepdims=0)
+    if isinstance(p, ig.IntSpread):
+        column = b.op("Reshape", x, b.constant([-1, source[0], 1, 1]))
+        return b.op("Mul", column, b.constant(np.ones((1, *target))))
+    if isinstance(p, ig.IntPlace):
+        size = int(np.prod(source))
+        flat = b.op("Mul", b.op("Flatten", x, axis=1), b.constant(p.weight))
+        return b.op("Pad", flat, b.constant([0, p.offset, 0, p.size - p.offset - size]))
     if isinstance(p, ig.IntDense):
         x, kind, weight = b.op("Flatten", x, axis=1), "MatMul", p.weight.T
         attributes: dict[str, Any] = {}

@@ -50,27 +50,45 @@ def message_bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, int]:
         if isinstance(pop, ig.IntInput):
             bounds[name] = pop.max_count
             continue
-        total = sum(
-            bounds[p.source] * _row_sum(p, graph.populations[p.source].shape)
-            for p in pop.projections
-        )
-        if total >= 1 << (ACCUMULATOR_BITS - 1):
+        totals = [_largest_sum(graph, pop, port, bounds) for port in range(pop.ports)]
+        if isinstance(pop, ig.IntProduct):
+            totals.append(totals[0] * totals[1])
+        elif isinstance(pop, ig.IntTimeSum):
+            totals.append(totals[0] * graph.steps)
+        if max(totals) >= 1 << (ACCUMULATOR_BITS - 1):
             raise UnsupportedNode(
-                f"{name}: its synaptic sum can reach {total}, Lava's accumulators hold "
+                f"{name}: its synaptic sum can reach {max(totals)}, Lava's accumulators hold "
                 f"{(1 << (ACCUMULATOR_BITS - 1)) - 1}; use the reference executor or fewer "
                 "weight bits"
             )
-        if isinstance(pop, ig.SPIKING_CLASSES):
-            bounds[name] = 1
-        else:  # a readout's value grows with time; its own check keeps it inside the payload
-            bounds[name] = min(total, payload) if isinstance(pop, ig.IntSum) else payload
+        bounds[name] = _message_bound(pop, totals[-1], graph.steps, payload)
     return bounds
+
+
+def _largest_sum(graph: ig.IntGraph, pop: ig.Population, port: int, bounds: dict[str, int]) -> int:
+    return sum(
+        bounds[p.source] * _row_sum(p, graph.populations[p.source].shape)
+        for p in pop.projections
+        if p.port == port
+    )
+
+
+def _message_bound(pop: ig.Population, total: int, steps: int, payload: int) -> int:
+    """Return the largest message of a population; a readout's grows with time, but it and every
+    other graded message is checked to stay inside the payload."""
+    if isinstance(pop, ig.SPIKING_CLASSES):
+        return 1
+    if isinstance(pop, ig.ATTENTION_CLASSES):
+        return pop.cap or min(pop.summed(steps) * pop.head_channels, payload)
+    return payload if isinstance(pop, ig.IntReadout) else min(total, payload)
 
 
 def _row_sum(p: ig.Projection, source: ig.Shape) -> int:
     """Return the largest sum of weight magnitudes onto one neuron."""
-    if isinstance(p, ig.IntIdentity):
+    if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
         return abs(p.weight)
+    if isinstance(p, ig.IntSpread):
+        return 1
     if isinstance(p, ig.IntPool):
         return p.kernel[0] * p.kernel[1]
     if isinstance(p, ig.IntSpatialSum):

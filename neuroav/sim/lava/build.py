@@ -6,10 +6,14 @@
 | IntLif | ``LIFReset``, cleared at frame 0 of every sample |
 | IntOr | ``LIFReset`` (du=4095, dv=4095, vth=0), cleared at every step |
 | IntSum | ``GradedVec`` (vth=0) |
+| IntAnd | as IntOr, vth=1 |
+| IntProduct | ``ProdNeuron`` (vth=0) |
 | IntReadout | ``Accumulator`` (own) |
+| IntTimeSum | ``TimeSum`` (own) |
+| IntSpatialAttention, IntTemporalAttention | ``SpatialAttention``, ``TemporalAttention`` (own) |
 | IntConv2d, IntPool | ``MatrixConv`` (own), or ``Conv`` |
 | IntDense | ``Dense`` |
-| IntIdentity, IntSpatialSum | ``Sparse`` |
+| IntIdentity, IntSpatialSum, IntSpread, IntPlace | ``Sparse`` |
 | delay | ``Delay`` (own), or a chain of identity ``Sparse`` |
 | recording | ``Recorder``, ``StateRecorder`` (own) |
 
@@ -27,6 +31,7 @@ from lava.proc.dense.process import Dense
 from lava.proc.graded.process import GradedVec
 from lava.proc.io.source import RingBuffer
 from lava.proc.lif.process import LIFReset
+from lava.proc.prodneuron.process import ProdNeuron
 from lava.proc.sparse.process import Sparse
 from lava.utils.weightutils import SignMode
 from scipy.sparse import csr_matrix, identity
@@ -37,15 +42,27 @@ from neuroav.sim.lava.checked import (
     Check,
     CheckedGradedVec,
     CheckedLifReset,
+    CheckedProdNeuron,
     set_check,
 )
 from neuroav.sim.lava.layout import inner, inner_columns, inner_shape
 from neuroav.sim.lava.processes.accumulator import Accumulator
+from neuroav.sim.lava.processes.attention import SpatialAttention, TemporalAttention
 from neuroav.sim.lava.processes.conv import MatrixConv
 from neuroav.sim.lava.processes.delay import Delay
 from neuroav.sim.lava.processes.recorder import PORTS, Recorder, StateRecorder
+from neuroav.sim.lava.processes.time_sum import TimeSum
 
-CHECKED_MODELS = {LIFReset: CheckedLifReset, GradedVec: CheckedGradedVec}
+CHECKED_MODELS = {
+    LIFReset: CheckedLifReset,
+    GradedVec: CheckedGradedVec,
+    ProdNeuron: CheckedProdNeuron,
+}
+IN_PORTS = {  # of processes with several, in the order of a population's ports
+    ProdNeuron: ("a_in1", "a_in2"),
+    SpatialAttention: ("q_in", "k_in", "v_in"),
+    TemporalAttention: ("q_in", "k_in", "v_in"),
+}
 GRADED = 24  # any number above 0 makes a connection pass whole integers; 0 would cast to bool
 FULL_DECAY = 4095  # of ``u``: Lava adds 1, so nothing is left
 
@@ -101,7 +118,8 @@ def build(network: Network, inputs: dict[str, np.ndarray]) -> None:
             process = _neurons(network, name, pop)
             network.ports[name] = process.s_out
             for p in pop.projections:
-                _project(network, name, p).connect(process.a_in)
+                port = IN_PORTS.get(type(process), ("a_in",))[p.port]
+                _project(network, name, p).connect(getattr(process, port))
         process.name = name
         network.neurons[name] = process
 
@@ -139,21 +157,47 @@ def _source(pop: ig.IntInput, value: np.ndarray) -> RingBuffer:
 def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
     latency, steps = network.graph.latency[name], network.graph.steps
     shape = inner_shape(pop.shape)
+    payload = (1 << (network.arith.payload_bits - 1)) - 1
+    if isinstance(pop, ig.IntSpatialAttention):
+        return SpatialAttention(shape=shape, heads=pop.heads, cap=pop.cap, name=name)
+    # a population that holds sees frame 0 of its answer a sample after frame 0 of its input
+    first = (1 + latency) % steps
+    if isinstance(pop, ig.IntTemporalAttention):
+        return TemporalAttention(
+            shape=shape,
+            heads=pop.heads,
+            cap=pop.cap,
+            scrambled=pop.scrambled,
+            steps=steps,
+            offset=first,
+            name=name,
+        )
+    if isinstance(pop, ig.IntTimeSum):
+        return TimeSum(
+            shape=shape,
+            steps=steps,
+            offset=first,
+            limit=payload,
+            samples=network.window(latency),
+            name=name,
+        )
     if isinstance(pop, ig.IntReadout):
-        payload = (1 << (network.arith.payload_bits - 1)) - 1
         return Accumulator(
             shape=shape,
             bias=_per_neuron(pop.bias, pop),
             reset_interval=steps,
-            reset_offset=(1 + latency) % steps,
+            reset_offset=first,
             limit=payload,
             samples=network.window(latency),
             name=name,
         )
     if isinstance(pop, ig.IntSum):
         process = GradedVec(shape=shape, vth=0)
-    elif isinstance(pop, ig.IntOr):
-        process = LIFReset(shape=shape, du=FULL_DECAY, dv=FULL_DECAY, vth=0, reset_interval=1)
+    elif isinstance(pop, ig.IntProduct):
+        process = ProdNeuron(shape=shape, vth=0)
+    elif isinstance(pop, (ig.IntOr, ig.IntAnd)):
+        level = int(isinstance(pop, ig.IntAnd))
+        process = LIFReset(shape=shape, du=FULL_DECAY, dv=FULL_DECAY, vth=level, reset_interval=1)
     else:
         assert isinstance(pop, ig.IntLif)
         process = LIFReset(
@@ -164,7 +208,7 @@ def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
             bias_exp=int(pop.bias_exponent),
             vth=_per_neuron(pop.threshold, pop),
             reset_interval=steps,
-            reset_offset=(1 + latency) % steps,
+            reset_offset=first,
         )
     set_check(process, network.check(name, latency))
     return process
@@ -196,6 +240,10 @@ def _project(network: Network, target: str, p: ig.Projection) -> Any:
         )
     elif isinstance(p, ig.IntSpatialSum):
         process = _unit_sparse(name, np.tile(np.arange(source[0]), source[1] * source[2]))
+    elif isinstance(p, ig.IntSpread):
+        process = _sparse(name, np.tile(np.arange(source[0]), p.places[0] * p.places[1]), source[0])
+    elif isinstance(p, ig.IntPlace):
+        process = _place_sparse(name, p, source)
     else:
         assert isinstance(p, ig.IntIdentity)
         process = _identity_sparse(name, int(np.prod(source)), int(p.weight))
@@ -263,6 +311,38 @@ def _identity_sparse(name: str, neurons: int, weight: int) -> Sparse:
         num_message_bits=GRADED,
         num_weight_bits=8,
         sign_mode=mode,
+    )
+
+
+def _place_sparse(name: str, p: ig.IntPlace, source: ig.Shape) -> Sparse:
+    """One synapse per source neuron, to the neuron ``offset`` further on."""
+    count = int(np.prod(source))
+    order = np.arange(count).reshape(source)  # our numbers of the neurons, in Lava's order
+    rows = p.offset + np.ascontiguousarray(inner(order, len(source))).reshape(-1)
+    weights = csr_matrix(
+        (np.full(count, p.weight, np.int32), (rows, np.arange(count))), shape=(p.size, count)
+    )
+    return Sparse(
+        weights=weights,
+        name=name,
+        num_message_bits=GRADED,
+        num_weight_bits=8,
+        sign_mode=SignMode.EXCITATORY if p.weight > 0 else SignMode.INHIBITORY,
+    )
+
+
+def _sparse(name: str, sources: np.ndarray, count: int) -> Sparse:
+    """Unit synapses: neuron i of the target is driven by neuron ``sources[i]`` of ``count``."""
+    rows = np.arange(len(sources))
+    weights = csr_matrix(
+        (np.ones(len(sources), np.int32), (rows, sources)), shape=(len(sources), count)
+    )
+    return Sparse(
+        weights=weights,
+        name=name,
+        num_message_bits=GRADED,
+        num_weight_bits=8,
+        sign_mode=SignMode.EXCITATORY,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from lava.proc.graded.models import PyGradedVecModelFixed
 from lava.proc.lif.models import PyLifResetModelBitAcc
+from lava.proc.prodneuron.models import PyProdNeuronModelFixed
 
 from neuroav.fixed import Arithmetic, check_range, lif_step
 
@@ -29,7 +30,7 @@ class Check:
 
 
 def set_check(process, check: Check) -> None:
-    """Give ``process`` (LIFReset, GradedVec or Conv) the check its model makes."""
+    """Give ``process`` (LIFReset, GradedVec, ProdNeuron or Conv) the check its model makes."""
     process.proc_params["check"] = check
 
 
@@ -77,6 +78,28 @@ class CheckedGradedVec(PyGradedVecModelFixed):
             check_range(
                 a, (1 << (check.arith.payload_bits - 1)) - 1, check.where, "the graded message"
             )
+
+
+class CheckedProdNeuron(PyProdNeuronModelFixed):
+    """Raises OutOfRange where a product would not fit its payload."""
+
+    a_in1: Any
+    a_in2: Any
+
+    def run_spk(self) -> None:
+        if not isinstance(self.a_in1, _Tap):
+            self.a_in1 = _Tap(self.a_in1, self._keep)
+            self.a_in2 = _Tap(self.a_in2, self._refuse)
+        super().run_spk()
+
+    def _keep(self, a: np.ndarray) -> None:
+        self._first = a
+
+    def _refuse(self, a: np.ndarray) -> None:
+        check: Check = self.proc_params["check"]
+        if check.first <= self.time_step <= check.last:
+            limit = (1 << (check.arith.payload_bits - 1)) - 1
+            check_range(self._first.astype(np.int64) * a, limit, check.where, "the product")
 
 
 class _Tap:

@@ -1,0 +1,61 @@
+"""Training losses: cross-entropy, and S-CMRL's alignment of cross-modal residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from neuroav.models.scmrl import CrossModal
+from neuroav.training.config import RunConfig
+
+
+def training_loss(
+    model: nn.Module, inputs: Sequence[torch.Tensor], labels: torch.Tensor, config: RunConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (logits, loss) of a batch; cross-modal networks add ``alignment_loss``."""
+    residuals: Mapping[str, torch.Tensor] = {}
+    if isinstance(model, CrossModal) and config.scmrl.alignment_weight:
+        logits, residuals = model.logits_and_residuals(*inputs)
+    else:
+        logits = model(*inputs)
+    smoothing = config.train.label_smoothing
+    loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    if residuals:
+        weight, temperature = config.scmrl.alignment_weight, config.scmrl.temperature
+        loss = loss + weight * mean_alignment_loss(residuals, labels, temperature)
+    return logits, loss
+
+
+def mean_alignment_loss(
+    residuals: Mapping[str, torch.Tensor], labels: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return the mean of ``alignment_loss`` over all pairs of modalities.
+
+    residuals: r (T, B, D, H, W) by 'RECEIVER_from_SOURCE'; those of one receiver are averaged.
+    """
+    means: dict[str, list[torch.Tensor]] = {}
+    for pair, r in residuals.items():
+        means.setdefault(pair.split("_from_")[0], []).append(r.mean(dim=(0, 3, 4)))
+    rates = [torch.stack(parts).mean(0) for parts in means.values()]
+    losses = [
+        alignment_loss(u, w, labels, temperature)
+        for i, u in enumerate(rates)
+        for w in rates[i + 1 :]
+    ]
+    return torch.stack(losses).mean()
+
+
+def alignment_loss(
+    u: torch.Tensor, w: torch.Tensor, labels: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return S-CMRL's semantic alignment loss, as in its released code.
+
+    -(1 / B^2) sum_ij [y_i = y_j] log softmax_j(<u_i, w_j> / temperature), in one direction only;
+    u, w: (B, D) rates of the residuals, not normalised.
+    """
+    scores = functional.log_softmax(u @ w.T / temperature, dim=1)
+    same = labels[:, None] == labels[None, :]
+    return -(scores * same).sum() / len(labels) ** 2
