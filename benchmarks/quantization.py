@@ -3,8 +3,9 @@
     python benchmarks/quantization.py --runs runs/av-digits/add-0 ... --out runs/quantized
 
 Takes trained float runs (the other accuracy benchmarks leave some), measures each deployed on the
-whole test set, fine-tunes each with the deployed integers, and prints change of accuracy in points
-and agreement per sample against the float run. `results.json` keeps every figure.
+whole test set, fine-tunes each with the deployed integers at the widths of `--aware`, and prints
+change of accuracy in points and agreement per sample against the float run. `--aware-per-channel`
+fine-tunes with scales per channel too. `results.json` keeps every figure.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def aware_run(run: Path, out: Path, bits: int, per_channel: bool, overrides) -> 
     return common.train_once(config, folder, init_from=run / WEIGHTS)
 
 
-def measure(run: Path, out: Path, bits: int, overrides) -> list[dict]:
-    """Return one row per setting of one run and width."""
+def measure(run: Path, out: Path, bits: int, aware: tuple[bool, ...], overrides) -> list[dict]:
+    """Return one row per setting of one run and width. aware: fine-tuned per channel or not."""
     floating = common.float_answers(run)
     rows = []
 
@@ -48,8 +49,9 @@ def measure(run: Path, out: Path, bits: int, overrides) -> list[dict]:
         for calibration in ("max", "percentile", "mse"):
             found = common.deployed_answers(run, calibration=calibration, **options)
             add(f"after, {calibration}", per_channel, found)
-        aware = aware_run(run, out, bits, per_channel, overrides)
-        add("aware", per_channel, common.deployed_answers(aware, calibration="mse", **options))
+        if per_channel in aware:
+            tuned = aware_run(run, out, bits, per_channel, overrides)
+            add("aware", per_channel, common.deployed_answers(tuned, calibration="mse", **options))
     return rows
 
 
@@ -57,9 +59,16 @@ def main() -> None:
     parser = common.arguments(__doc__)
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6, 5, 4, 3, 2])
+    parser.add_argument("--aware", type=int, nargs="*", default=[8, 4, 3, 2])
+    parser.add_argument("--aware-per-channel", action="store_true")
     args = parser.parse_args()
     overrides = common.overrides(args.set)
-    work = [(run, args.out, bits, overrides) for run in args.runs for bits in args.bits]
+    kinds = (False, True) if args.aware_per_channel else (False,)
+    work = [
+        (run, args.out, bits, kinds if bits in args.aware else (), overrides)
+        for run in args.runs
+        for bits in args.bits
+    ]
     rows = [row for part in common.in_parallel(measure, work, args.jobs) for row in part]
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "results.json").write_text(json.dumps(rows, indent=1))
