@@ -45,6 +45,7 @@ def main() -> None:
     parser = common.arguments(__doc__)
     parser.set_defaults(seeds=[0])
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--speakers", nargs="+", default=SPEAKERS, choices=SPEAKERS)
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     args = parser.parse_args()
     overrides = common.overrides(args.set)
@@ -52,19 +53,23 @@ def main() -> None:
         (args.out, kind, speaker, model, seed, overrides)
         for kind in args.kinds
         for seed in args.seeds
-        for speaker in SPEAKERS
+        for speaker in args.speakers
         for model in args.models
     ]
     rows = common.in_parallel(measure, work, args.jobs)
     (args.out / "results.json").write_text(json.dumps(rows, indent=1))
     print(
-        "\n| visual events | model | " + " | ".join(SPEAKERS) + " | float | deployed | agreement |"
+        "\n| visual events | model | "
+        + " | ".join(args.speakers)
+        + " | float | deployed | agreement |"
     )
-    print("|" + "---|" * (len(SPEAKERS) + 5))
+    print("|" + "---|" * (len(args.speakers) + 5))
     for kind in args.kinds:
         for model in args.models:
             own = [r for r in rows if (r["kind"], r["model"]) == (kind, model)]
-            by_speaker = [np.mean([r["float"] for r in own if r["speaker"] == s]) for s in SPEAKERS]
+            by_speaker = [
+                np.mean([r["float"] for r in own if r["speaker"] == s]) for s in args.speakers
+            ]
             cells = [kind, model, *(f"{v:.3f}" for v in by_speaker)]
             cells += [common.mean_and_spread([r[k] for r in own])
                       for k in ("float", "deployed", "agreement")]  # fmt: skip
