@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
 from typing import Literal
 
 import numpy as np
@@ -147,11 +149,35 @@ def integer_bias(
     return clipped, exponent, int((clipped != mantissa).sum())
 
 
-def integer_threshold(threshold: float, unit: np.ndarray, arith: Arithmetic) -> np.ndarray:
-    """Return threshold mantissas (int64, shape of ``unit``) of a real threshold."""
-    return np.minimum(np.rint(threshold / unit), arith.threshold_max).astype(np.int64)
+def integer_threshold(
+    threshold: float, unit: np.ndarray, arith: Arithmetic, inclusive: bool = False
+) -> np.ndarray:
+    """Return threshold mantissas (int64, shape of ``unit``) of a real threshold.
+
+    inclusive: the threshold is just below a level that counts reach exactly; rounded down, whole
+    numbers above the mantissa are those at the level and above.
+    """
+    level = np.floor(threshold / unit) if inclusive else np.rint(threshold / unit)
+    return np.minimum(level, arith.threshold_max).astype(np.int64)
 
 
 def integer_decay(fraction: float, arith: Arithmetic) -> int:
     """Return the decay that leaks ``fraction`` of the membrane per step."""
     return round(fraction * (1 << arith.decay_bits))
+
+
+def common_scale(scales: list[Fraction]) -> Fraction:
+    """Return the largest fraction of which every scale is an integer multiple."""
+    common = scales[0]
+    for s in scales[1:]:
+        common = Fraction(
+            gcd(common.numerator * s.denominator, s.numerator * common.denominator),
+            common.denominator * s.denominator,
+        )
+    return common
+
+
+def exact_fraction(factor: float) -> Fraction:
+    """Return the simple fraction a float stands for (1/9, 3/2), or its exact value."""
+    simple = Fraction(factor).limit_denominator(1 << 20)
+    return simple if abs(float(simple) - factor) <= 1e-14 * abs(factor) else Fraction(factor)

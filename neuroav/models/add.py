@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from neuroav.models.attention import AttentionBranch, CrossOptions
 from neuroav.models.layers import Add, Gain, Lif, LifParameters, SpatialMean, TimeMean
 from neuroav.models.stems import BranchShape, StemName, conv_norm, make_stem
 
@@ -50,16 +51,28 @@ class SpikingMlp(nn.Module):
 
 
 class Branch(nn.Module):
-    """Stem, MLP and token mean of one modality: (T, B, C, H, W) -> (T, B, D)."""
+    """Stem, MLP and token mean of one modality: (T, B, C, H, W) -> (T, B, D).
 
-    def __init__(self, shape: BranchShape, sizes: Sizes) -> None:
+    attention: spatial self-attention with residual before the MLP, if given.
+    """
+
+    def __init__(
+        self, shape: BranchShape, sizes: Sizes, attention: CrossOptions | None = None
+    ) -> None:
         super().__init__()
         self.stem = make_stem(sizes.stem, shape, sizes.embed_dim, sizes.neuron)
+        self.attends = attention is not None
+        if attention is not None:
+            self.attention = AttentionBranch("spatial", sizes.embed_dim, sizes.neuron, attention)
+            self.attended = Add()
         self.mlp = SpikingMlp(sizes)
         self.token_mean = SpatialMean()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.token_mean(self.mlp(self.stem(x)))
+        x = self.stem(x)
+        if self.attends:
+            x = self.attended(x, self.attention(x, x))
+        return self.token_mean(self.mlp(x))
 
 
 class Head(nn.Module):
@@ -94,10 +107,16 @@ class AddFusion(nn.Module):
 class Unimodal(nn.Module):
     """One modality alone: the same branch and head. forward(x) -> (B, classes)."""
 
-    def __init__(self, modality: str, shape: BranchShape, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        modality: str,
+        shape: BranchShape,
+        sizes: Sizes,
+        attention: CrossOptions | None = None,
+    ) -> None:
         super().__init__()
         self.inputs = (modality,)
-        self.add_module(modality, Branch(shape, sizes))
+        self.add_module(modality, Branch(shape, sizes, attention))
         self.head = Head(sizes.embed_dim, sizes.classes, sizes.readout_gain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

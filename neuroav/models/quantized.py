@@ -70,6 +70,8 @@ class QatSynapses(nn.Module):
     forward: messages (T, B, ...), whole numbers, to synaptic input (T, B, ...): whole numbers in
     1/64 of the synaptic unit (bias included) when quantizing, real values otherwise.
     threshold: real threshold of the neurons on the synaptic input, v_threshold / (dt / tau_mem).
+    message: real value of the integer 1 that arrives. means: how often that is divided by the
+    steps and places of the input too, for products of means (``layers.MeanProduct``).
     """
 
     def __init__(
@@ -79,10 +81,13 @@ class QatSynapses(nn.Module):
         threshold: float,
         options: Options,
         arith: Arithmetic,
+        message: float = 1.0,
+        means: int = 0,
     ) -> None:
         super().__init__()
         weight, bias = fold(layer, norm)
         self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.message, self.means = message, means
         self.convolution = _geometry(layer) if isinstance(layer, nn.Conv2d) else None
         self.threshold, self.options, self.arith = threshold, options.check(arith), arith
         self.quantize = True
@@ -91,8 +96,11 @@ class QatSynapses(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.quantize:
             return self._apply_weights(x, self.weight, self.bias)
-        weight, bias = self._integers()
-        return self._apply_weights(x, weight * (1 << self.arith.input_shift), bias)
+        places = x.shape[0] * int(np.prod(x.shape[3:])) if self.means else 1
+        scale = self.message / places**self.means
+        weight, bias = self._integers(scale)
+        whole = straight_through(x / scale, (x / scale).round()) if scale != 1 else x
+        return self._apply_weights(whole, weight * (1 << self.arith.input_shift), bias)
 
     def _apply_weights(self, x: torch.Tensor, weight, bias) -> torch.Tensor:
         if self.convolution is None:
@@ -100,15 +108,18 @@ class QatSynapses(nn.Module):
         y = functional.conv2d(x.flatten(0, 1), weight, bias, *self.convolution)
         return y.unflatten(0, x.shape[:2])
 
-    def _integers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return integer weights and biases (1/64 units), straight-through; remember the unit."""
-        weight = self.weight.detach().double().numpy()
+    def _integers(self, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return integer weights and biases (1/64 units), straight-through; remember the unit.
+
+        scale: real value of message 1.
+        """
+        weight = self.weight.detach().double().numpy() * scale
         bias = self.bias.detach().double().numpy()
         self.unit = choose_unit([weight], self.threshold, self.options, self.arith)
         stored, grid, _ = integer_weights(weight, self.unit, self.options, self.arith)
         mantissa, exponent, _ = integer_bias(bias, self.unit, self.arith)
         unit = torch.from_numpy(self.unit).to(self.weight.dtype)
-        real = self.weight / along_tensor(unit, self.weight.ndim)
+        real = self.weight * (scale / along_tensor(unit, self.weight.ndim))
         inside = real.clamp(grid.low * grid.step, grid.high * grid.step)  # no gradient outside
         integers = torch.from_numpy(stored).to(self.weight.dtype)
         biases = torch.from_numpy(mantissa << exponent).to(self.weight.dtype)
@@ -144,7 +155,7 @@ class QatLif(Lif):
         exact = keep == 0 or frexp(keep)[0] == 0.5  # float32 holds v * keep only then
         dtype = x.dtype if exact else torch.float64
         shift = 1 << arith.input_shift
-        level = integer_threshold(synapses.threshold, synapses.unit, arith) * shift
+        level = integer_threshold(synapses.threshold, synapses.unit, arith, p.inclusive) * shift
         axes = x.ndim - 2
         top = torch.from_numpy(along(level, axes)).to(dtype)
         real = torch.from_numpy(along(synapses.unit * fraction / shift, axes)).to(dtype)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from neuroav.errors import ConfigError, unknown_name
+from neuroav.models import rivals
 from neuroav.models.add import AddFusion, Sizes, Unimodal
+from neuroav.models.attention import CrossOptions
 from neuroav.models.layers import LifParameters
-from neuroav.models.scmrl import CrossOptions, Scmrl
+from neuroav.models.scmrl import Scmrl
 from neuroav.models.stems import BranchShape, token_grid
 from neuroav.training.config import ModelConfig, ScmrlConfig
 
@@ -44,9 +46,8 @@ def _branch(shapes: InputShapes, name: str) -> BranchShape:
     return BranchShape(channels, rows, columns, pool_first)
 
 
-def _add(
-    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
-) -> nn.Module:
+def _two_branches(config: ModelConfig, shapes: InputShapes) -> dict[str, BranchShape]:
+    """Return both modalities' shapes; ConfigError unless their stems give equal tokens."""
     branches = {name: _branch(shapes, name) for name in ("audio", "visual")}
     tokens = {name: token_grid(config.stem, branch) for name, branch in branches.items()}
     if tokens["audio"] != tokens["visual"]:
@@ -54,6 +55,13 @@ def _add(
             f"audio has {tokens['audio']} tokens and visual {tokens['visual']}; "
             "choose frame sizes that are equal or differ by a factor of two"
         )
+    return branches
+
+
+def _add(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+) -> nn.Module:
+    branches = _two_branches(config, shapes)
     return AddFusion(branches["audio"], branches["visual"], _sizes(config, classes))
 
 
@@ -61,7 +69,8 @@ def _unimodal(modality: str) -> Builder:
     def build(
         config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
     ) -> nn.Module:
-        return Unimodal(modality, _branch(shapes, modality), _sizes(config, classes))
+        attention = cross_options(switches) if config.self_attention else None
+        return Unimodal(modality, _branch(shapes, modality), _sizes(config, classes), attention)
 
     return build
 
@@ -69,8 +78,27 @@ def _unimodal(modality: str) -> Builder:
 def _scmrl(
     config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
 ) -> nn.Module:
-    branches = {name: _branch(shapes, name) for name in ("audio", "visual")}
+    branches = _two_branches(config, shapes)
     return Scmrl(branches, _sizes(config, classes, switches), cross_options(switches))
+
+
+def _weight_attention(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+) -> nn.Module:
+    return rivals.weight_attention(_two_branches(config, shapes), _sizes(config, classes))
+
+
+def _sca(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+) -> nn.Module:
+    branches = _two_branches(config, shapes)
+    return rivals.sca(branches, _sizes(config, classes), cross_options(switches))
+
+
+def _cmci(
+    config: ModelConfig, shapes: InputShapes, classes: int, switches: ScmrlConfig
+) -> nn.Module:
+    return rivals.Cmci(_two_branches(config, shapes), _sizes(config, classes))
 
 
 def cross_options(switches: ScmrlConfig) -> CrossOptions:
@@ -94,6 +122,9 @@ MODELS: dict[str, Builder] = {
     "visual": _unimodal("visual"),
     "add": _add,
     "scmrl": _scmrl,
+    "weight-attention": _weight_attention,
+    "sca": _sca,
+    "cmci": _cmci,
 }
 
 

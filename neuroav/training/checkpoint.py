@@ -18,6 +18,7 @@ from neuroav.errors import FileFormatError
 from neuroav.files import written_whole
 
 WEIGHTS, LAST, CONFIG, METRICS = "model.safetensors", "last.ckpt", "config.toml", "metrics.json"
+_TORCH_FILES = (".pt", ".pth", ".tar")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,17 +39,45 @@ def save_weights(model: nn.Module, path: Path) -> None:
         save_file(state, temporary)
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a safetensors file, or those under ``state_dict`` of a torch file.
+
+    A torch file (.pt, .pth, .tar) is read weights-only, so opening it runs no code of its own.
+    FileFormatError for everything else, a damaged file, or one that needs more than tensors and
+    plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileFormatError(f"{path}: no such file; a finished `neuroav train` writes it")
+    if path.suffix in _TORCH_FILES:
+        return _torch_weights(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: not a safetensors file ({error}); train again") from None
+
+
+def _torch_weights(path: Path) -> dict[str, torch.Tensor]:
+    content = _read_plain(path, "save its state_dict alone, as safetensors")
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise FileFormatError(f"{path}: holds no weights by name under 'state_dict'")
+    strange = sorted(n for n, v in state.items() if not isinstance(v, torch.Tensor))
+    if strange:
+        raise FileFormatError(f"{path}: under 'state_dict' these are no tensors: {strange}")
+    return state
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill ``model`` from a safetensors file whose names and shapes match exactly.
+    """Fill ``model`` from a file of ``read_weights`` whose names and shapes match exactly.
 
     FileFormatError lists every missing, left-over or misshapen name, and NaN or infinite values.
     """
-    if not Path(path).is_file():
-        raise FileFormatError(f"{path}: no such file; a finished `neuroav train` writes it")
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: not a safetensors file ({error}); train again") from None
+    fill(model, read_weights(path), path)
+
+
+def fill(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Fill ``model`` with tensors by name; ``path`` is where they come from, see load_weights."""
     expected = model.state_dict()
     problems = [f"missing {n}" for n in expected if n not in state]
     problems += [f"left over {n}" for n in state if n not in expected]
@@ -77,6 +106,11 @@ def load_last(path: Path) -> dict[str, Any]:
     """Return what ``save_last`` wrote, read weights-only; FileFormatError for anything else."""
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file, nothing to resume; train without --resume")
+    return _read_plain(path, "train again into another folder")
+
+
+def _read_plain(path: Path, hint: str) -> Any:
+    """Return a torch file's tensors and plain values; FileFormatError if it is or needs more."""
     try:
         with warnings.catch_warnings():  # torch warns about foreign pickles before refusing them
             warnings.simplefilter("ignore")
@@ -84,6 +118,5 @@ def load_last(path: Path) -> dict[str, Any]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or ["it is empty"])[0]
         raise FileFormatError(
-            f"{path}: refused ({reason}); only tensors and plain values are read; "
-            "train again into another folder"
+            f"{path}: refused ({reason}); only tensors and plain values are read; {hint}"
         ) from None

@@ -38,7 +38,7 @@ class DataConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """Which network, its sizes and its neurons."""
+    """Which network, its sizes and its neurons. self_attention: of the unimodal networks."""
 
     name: str = "add"
     stem: Literal["compact", "shallow", "deep"] = "compact"
@@ -51,6 +51,7 @@ class ModelConfig(_Section):
     surrogate: Literal["super", "tanh", "triangle", "heavi_erfc", "logistic", "circ"] = "tanh"
     surrogate_alpha: float = Field(2.0, gt=0)
     detach_reset: bool = True
+    self_attention: bool = False
 
 
 class ScmrlConfig(_Section):

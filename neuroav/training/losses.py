@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from neuroav.models.rivals import Cmci
 from neuroav.models.scmrl import CrossModal
 from neuroav.training.config import RunConfig
 
@@ -15,14 +16,22 @@ from neuroav.training.config import RunConfig
 def training_loss(
     model: nn.Module, inputs: Sequence[torch.Tensor], labels: torch.Tensor, config: RunConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (logits, loss) of a batch; cross-modal networks add ``alignment_loss``."""
+    """Return (logits, loss) of a batch.
+
+    Cross-modal networks add ``alignment_loss``, ``cmci`` the losses of each modality's own head.
+    """
     residuals: Mapping[str, torch.Tensor] = {}
-    if isinstance(model, CrossModal) and config.scmrl.alignment_weight:
+    own: tuple[torch.Tensor, ...] = ()
+    if isinstance(model, Cmci):
+        logits, own = model.logits_and_own(*inputs)
+    elif isinstance(model, CrossModal) and config.scmrl.alignment_weight:
         logits, residuals = model.logits_and_residuals(*inputs)
     else:
         logits = model(*inputs)
     smoothing = config.train.label_smoothing
     loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+    for scores in own:
+        loss = loss + functional.cross_entropy(scores, labels, label_smoothing=smoothing)
     if residuals:
         weight, temperature = config.scmrl.alignment_weight, config.scmrl.temperature
         loss = loss + weight * mean_alignment_loss(residuals, labels, temperature)

@@ -2,47 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
 from torch import fx, nn
 
 from neuroav.errors import UnsupportedModule
+from neuroav.fixed import Arithmetic
 from neuroav.hardware import load_profile
-from neuroav.models.layers import Lif, TimeMean
+from neuroav.models import layers
+from neuroav.models.layers import Lif, PerStep, TimeMean
 from neuroav.models.quantized import QatLif, QatReadout, QatSynapses, synaptic_layer
 from neuroav.models.tracing import StepTracer
-from neuroav.quantization import Options
+from neuroav.quantization import Options, common_scale, exact_fraction
 from neuroav.training.config import QuantConfig
+
+COUNTING = (layers.SpatialAttention, layers.TemporalAttention, layers.HeadSum)
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What the integer 1 of a layer's output is worth: ``value``, divided ``means`` times by the
+    steps and places of the tensor."""
+
+    value: Fraction
+    means: int = 0
 
 
 def prepare_qat(model: nn.Module, config: QuantConfig) -> nn.Module:
     """Replace, in place, every synaptic layer and its neurons by their quantized forms; return it.
 
-    Batch norms are folded with their running statistics. UnsupportedModule names a neuron layer
-    that does not read one convolution or linear layer of its own.
+    Batch norms are folded with their running statistics. Neurons that count spikes (attention,
+    sums of heads) stay as they are: with a leak of one half and up to eight steps their real
+    numbers are the deployed integers. UnsupportedModule names a neuron layer that neither counts
+    nor reads one convolution or linear layer of its own.
     """
     arith = load_profile(config.target).arithmetic
     options = Options(config.bits, config.calibration, per_channel=config.per_channel)
     graph = StepTracer().trace(model)
     modules = dict(model.named_modules())
+    messages: dict[fx.Node, Messages | None] = {}
     for node in graph.nodes:
-        if node.op != "call_module":
-            continue
-        name, module = str(node.target), modules[str(node.target)]
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        messages[node] = _messages(node, module, messages)
         if isinstance(module, Lif):
-            source = node.args[0]
-            assert isinstance(source, fx.Node)
-            found = synaptic_layer(modules.get(str(source.target), nn.Identity()))
-            if found is None or len(source.users) != 1:
-                raise UnsupportedModule(
-                    f"{name}: quantization-aware training needs every neuron layer to read one "
-                    f"convolution or linear layer of its own, it reads {source.target}"
-                )
-            p = module.parameters_
-            synapses = QatSynapses(*found, p.v_threshold * p.tau_mem_s / p.dt_s, options, arith)
-            model.set_submodule(str(source.target), synapses)
-            model.set_submodule(name, QatLif(module, synapses))
+            _quantize_layer(model, node, module, modules, messages, options, arith)
         elif isinstance(module, nn.Linear) and _feeds_output(node, modules):
-            model.set_submodule(name, QatReadout(module, options, arith))
+            model.set_submodule(str(node.target), QatReadout(module, options, arith))
     return model
+
+
+def _messages(
+    node: fx.Node, module: nn.Module | None, known: Mapping[fx.Node, Messages | None]
+) -> Messages | None:
+    """Return what a node's integers are worth, None where it sends real numbers."""
+    sources = [known[a] for a in node.args if isinstance(a, fx.Node)]
+    given = [s for s in sources if s is not None]
+    if node.op == "placeholder" or isinstance(module, (Lif, layers.MaskAttention)):
+        return Messages(Fraction(1))
+    if len(given) != len(sources) or not given:
+        return None
+    if isinstance(module, (layers.Add, layers.Concat)) and len({g.means for g in given}) == 1:
+        return Messages(common_scale([g.value for g in given]), given[0].means)
+    if isinstance(module, layers.MeanProduct):
+        return Messages(given[0].value * given[1].value, 1)
+    if isinstance(module, layers.Gain):
+        return replace(given[0], value=given[0].value * exact_fraction(module.factor))
+    if isinstance(module, PerStep) and isinstance(module.layer, nn.MaxPool2d):
+        return given[0]
+    return given[0] if isinstance(module, (nn.Identity, nn.Dropout)) else None
+
+
+def _quantize_layer(
+    model: nn.Module,
+    node: fx.Node,
+    lif: Lif,
+    modules: Mapping[str, nn.Module],
+    messages: Mapping[fx.Node, Messages | None],
+    options: Options,
+    arith: Arithmetic,
+) -> None:
+    """Replace one neuron layer and the synapses it reads."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    layer = modules.get(str(source.target), nn.Identity())
+    if isinstance(layer, COUNTING):
+        return
+    found = synaptic_layer(layer)
+    arriving = messages[source.args[0]] if found and source.args else None  # type: ignore[index]
+    if found is None or len(source.users) != 1 or arriving is None:
+        raise UnsupportedModule(
+            f"{node.target}: quantization-aware training needs every neuron layer to read one "
+            f"convolution or linear layer of its own, it reads {source.target}"
+        )
+    p = lif.parameters_
+    threshold = float(lif.norse.v_th) * p.tau_mem_s / p.dt_s
+    scale = float(arriving.value), arriving.means
+    synapses = QatSynapses(*found, threshold, options, arith, *scale)
+    model.set_submodule(str(source.target), synapses)
+    model.set_submodule(str(node.target), QatLif(lif, synapses))
 
 
 def _feeds_output(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from neuroav.models import build_model
-from neuroav.training.config import ModelConfig
+from neuroav.training.config import ModelConfig, ScmrlConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {"audio": (8, 8, 8), "visual": (2, 16, 16)}
@@ -53,4 +53,38 @@ def warmed_model(name: str = "add", steps: int = 4, seed: int = 0, **config):
     with torch.no_grad():
         for _ in range(30):
             model(*tensors)
+    return model.eval()
+
+
+def awake_scmrl(
+    steps: int = 4, seed: int = 0, embed_dim: int = 32, stem: str = "compact", **switches
+):
+    """Return an untrained scmrl in evaluation mode in which every neuron layer fires.
+
+    Norms and the residuals' layers are raised for that; switches: of ``ScmrlConfig``.
+    """
+    torch.manual_seed(seed)
+    config = ModelConfig(name="scmrl", v_threshold=0.4, embed_dim=embed_dim, stem=stem)
+    model = build_model(config, SHAPES, 10, ScmrlConfig(**switches))
+    return wake(model, steps, seed)
+
+
+def wake(model, steps: int = 4, seed: int = 0, names=("audio", "visual")):
+    """Set a cross-modal network's norms and raise them until every neuron layer fires."""
+    inputs = poisson_inputs(8, steps, seed, names=names)
+    tensors = [torch.from_numpy(np.moveaxis(inputs[n], 1, 0)).float() for n in names]
+    model.train()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _ in range(30):
+            model(*tensors)
+        for name, p in model.named_parameters():
+            if name.endswith("norm.weight"):
+                p.mul_(1.6)
+            elif name.endswith("norm.bias"):
+                p.add_(0.5)
+            elif name.startswith("cross") and name.endswith("linear.layer.weight"):
+                p.mul_(4)
+            elif name.startswith("cross") and name.endswith("linear.layer.bias"):
+                p.copy_(torch.rand(p.shape, generator=generator) - 0.35)
     return model.eval()

@@ -59,6 +59,24 @@ def test_training_forward_gives_the_deployed_spikes(bits, calibration, per_chann
         assert np.array_equal(value, deployed[name]), name
 
 
+@pytest.mark.parametrize("form", ["spatial", "temporal", "spatiotemporal", "mask"])
+@pytest.mark.parametrize("bits", [8, 3])
+def test_cross_modal_attention_too(form, bits):
+    inputs = samples.poisson_inputs(4, 4)
+    model = samples.awake_scmrl(form=form, residual_threshold=0.1)
+    prepare_qat(model, config(bits, "mse")).eval()
+    trained = spikes_of(model, inputs)
+    deployment = compile_module(model, inputs, bits=bits, calibration="mse")
+    deployed = collect(fast.run(deployment, inputs))
+    attention = [n for n in trained if "cross" in n]
+    assert len(attention) >= 10
+    assert all(0.001 < trained[n].mean() < 0.999 for n in attention), {
+        n: trained[n].mean() for n in attention
+    }
+    for name, value in trained.items():
+        assert np.array_equal(value, deployed[name]), name
+
+
 def test_decays_that_are_no_power_of_two_stay_exact():
     inputs = samples.poisson_inputs(5, 6, rate=1.5)
     model = prepare_qat(samples.warmed_model("add", steps=6, tau_mem_s=3.7e-3), config()).eval()

@@ -73,6 +73,8 @@ MODULES: dict[str, str] = {
     "neuroav.models": "learning",
     "neuroav.models.add": "learning",
     "neuroav.models.scmrl": "learning",
+    "neuroav.models.attention": "learning",
+    "neuroav.models.rivals": "learning",
     "neuroav.models.stems": "learning",
     "neuroav.training.losses": "learning",
     "neuroav.models.layers": "learning",

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import gcd
 from typing import Literal
 
 import numpy as np
@@ -35,6 +34,8 @@ from neuroav.graph import SpikingGraph
 from neuroav.quantization import (
     Options,
     choose_unit,
+    common_scale,
+    exact_fraction,
     integer_bias,
     integer_decay,
     integer_threshold,
@@ -94,23 +95,6 @@ def align(graph: ig.IntGraph) -> ig.IntGraph:
         for name, pop in graph.populations.items()
     }
     return replace(graph, populations=aligned)
-
-
-def common_scale(scales: list[Fraction]) -> Fraction:
-    """Return the largest fraction of which every scale is an integer multiple."""
-    common = scales[0]
-    for s in scales[1:]:
-        common = Fraction(
-            gcd(common.numerator * s.denominator, s.numerator * common.denominator),
-            common.denominator * s.denominator,
-        )
-    return common
-
-
-def exact_fraction(factor: float) -> Fraction:
-    """Return the simple fraction a float stands for (1/9, 3/2), or its exact value."""
-    simple = Fraction(factor).limit_denominator(1 << 20)
-    return simple if abs(float(simple) - factor) <= 1e-14 * abs(factor) else Fraction(factor)
 
 
 class _Quantizer:
@@ -233,10 +217,7 @@ def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
     unit, projections = q.synapses(name, current, options, real_threshold)
     mantissa, exponent, clipped = integer_bias(current.bias, unit, q.arith)
     q.count(name, clipped)
-    if node.inclusive:  # v > level for whole numbers: the last one below the threshold
-        threshold = np.floor(real_threshold / unit).astype(np.int64)
-    else:
-        threshold = integer_threshold(real_threshold, unit, q.arith)
+    threshold = integer_threshold(real_threshold, unit, q.arith, node.inclusive)
     return q.put(
         name,
         ig.IntLif(
