@@ -11,7 +11,18 @@ from difflib import get_close_matches
 
 
 class NeuroavError(Exception):
-    """Base of every error a user can cause and mend."""
+    """Base of every error a user can cause and mend.
+
+    rule: which rule of ``docs/lint.md`` a network breaks, '' where that is not what went wrong.
+    """
+
+    def __init__(self, *args: object, rule: str = "") -> None:
+        super().__init__(*args)
+        self.rule = rule
+
+    def at(self, place: str) -> NeuroavError:
+        """Return the same error with ``place: `` before its message."""
+        return type(self)(f"{place}: {self}", rule=self.rule)
 
 
 class ConfigError(NeuroavError, ValueError):

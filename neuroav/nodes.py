@@ -16,9 +16,9 @@ from neuroav.errors import StageError
 Pair = tuple[int, int]
 
 
-def _need(condition: bool, node: object, message: str) -> None:
+def _need(condition: bool, node: object, message: str, rule: str = "") -> None:
     if not condition:
-        raise StageError(f"{type(node).__name__}: {message}")
+        raise StageError(f"{type(node).__name__}: {message}", rule=rule)
 
 
 def _finite(node: object) -> None:
@@ -28,7 +28,8 @@ def _finite(node: object) -> None:
             count = int((~np.isfinite(value)).sum())
             raise StageError(
                 f"{type(node).__name__}.{field.name}: {count} of {value.size} values are NaN or "
-                "infinite; allowed are finite numbers; train or load the network again"
+                "infinite; allowed are finite numbers; train or load the network again",
+                rule="not-finite",
             )
 
 
@@ -116,9 +117,11 @@ class Lif:
     inclusive: bool = False
 
     def __post_init__(self) -> None:
-        _need(self.tau_mem_s > 0, self, f"tau_mem_s is {self.tau_mem_s}, must be positive")
         values = (self.tau_mem_s, self.v_threshold, self.v_reset, self.v_leak)
-        _need(bool(np.isfinite(values).all()), self, f"parameters must be finite, found {values}")
+        finite = bool(np.isfinite(values).all())
+        _need(finite, self, f"parameters must be finite, found {values}", "not-finite")
+        positive = f"tau_mem_s is {self.tau_mem_s}, must be positive"
+        _need(self.tau_mem_s > 0, self, positive, "time-constant")
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +154,7 @@ class Scale:
             bool(np.isfinite(self.factor)) and self.factor > 0,
             self,
             f"factor is {self.factor}, must be positive and finite",
+            "gain",
         )
 
 

@@ -212,7 +212,7 @@ def verify_graph(graph: SpikingGraph) -> SpikingGraph:
         if node is None:
             problems.append(f"{name}: read by another node but not in the graph")
             continue
-        if not isinstance(node, ALLOWED[graph.stage]) or (type(node) not in ALLOWED[graph.stage]):
+        if type(node) not in ALLOWED[graph.stage]:
             problems.append(f"{name}: {type(node).__name__} may not exist at stage {graph.stage}")
         try:
             shape = output_shape(node, [graph.shapes[s] for s in graph.inputs[name]])
@@ -270,8 +270,8 @@ def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
             continue
         if isinstance(pop, ig.IntInput) == bool(pop.projections):
             problems.append(f"{name}: {type(pop).__name__} with {len(pop.projections)} projections")
-        problems += _port_problems(graph, name)
-        problems += _projection_problems(graph, name, arith)
+        problems += _port_problems(graph, name) + message_problems(graph, name)
+        problems += _projection_problems(graph, name, arith) + delay_problems(graph, name, arith)
         problems += _neuron_problems(name, pop, arith)
     if not isinstance(graph.populations.get(graph.output), ig.IntReadout):
         problems.append(f"output {graph.output!r} is not an IntReadout")
@@ -286,14 +286,6 @@ def _port_problems(graph: ig.IntGraph, name: str) -> list[str]:
     problems = []
     if found != wanted:
         problems.append(f"{name}: synapses reach ports {sorted(found)}, it has {sorted(wanted)}")
-    binary = isinstance(pop, (ig.IntAnd, *ig.ATTENTION_CLASSES))
-    graded = [
-        p.source
-        for p in pop.projections
-        if not isinstance(graph.populations[p.source], ig.SPIKING_CLASSES)
-    ]
-    if binary and graded:
-        problems.append(f"{name}: needs spikes, {graded} send integers")
     if isinstance(pop, ig.ATTENTION_CLASSES):
         try:
             check_heads(pop.shape, pop.heads)
@@ -304,6 +296,27 @@ def _port_problems(graph: ig.IntGraph, name: str) -> list[str]:
         if any(not isinstance(p, ig.IntIdentity) or p.weight != 1 for p in pop.projections):
             problems.append(f"{name}: q, k and v must arrive by unit synapses")
     return problems
+
+
+def message_problems(graph: ig.IntGraph, name: str) -> list[str]:
+    """Return a line if a population takes spikes only and is sent anything else."""
+    pop = graph.populations[name]
+    graded = [
+        p.source
+        for p in pop.projections
+        if not isinstance(graph.populations[p.source], ig.SPIKING_CLASSES)
+    ]
+    binary = isinstance(pop, (ig.IntAnd, *ig.ATTENTION_CLASSES))
+    return [f"{name}: needs spikes, {graded} send integers"] if binary and graded else []
+
+
+def delay_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> list[str]:
+    """Return a line for every source of a population that no synapse can delay long enough."""
+    return [
+        f"{name} from {p.source}: delay {p.delay} exceeds the target's {arith.delay_max}"
+        for p in graph.populations[name].projections
+        if p.delay > arith.delay_max
+    ]
 
 
 def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> list[str]:
@@ -321,8 +334,6 @@ def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> li
                 f"{where}: delay is {p.delay}, branches align at "
                 f"{graph.aligned_delay(name, p.source)}"
             )
-        if p.delay > arith.delay_max:
-            problems.append(f"{where}: delay {p.delay} exceeds the target's {arith.delay_max}")
         problems += [f"{where}: {text}" for text in _weight_problems(p, arith)]
     return problems
 

@@ -13,7 +13,17 @@ from neuroav import hardware
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import DataError, ProfileError, StageError, UnsupportedNode
 from neuroav.graph import SpikingGraph
-from neuroav.integer import IntGraph, IntInput, IntSum
+from neuroav.hardware import Profile
+from neuroav.integer import (
+    ATTENTION_CLASSES,
+    SPIKING_CLASSES,
+    IntGraph,
+    IntInput,
+    IntProduct,
+    IntReadout,
+    IntSum,
+    IntTimeSum,
+)
 from neuroav.models.quantized import QatReadout, QatSynapses
 from neuroav.quantization import Calibration, Options
 from neuroav.sim.real import forward
@@ -53,24 +63,12 @@ def compile_module(
     Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
     """
     profile = hardware.load_profile(target)
-    if profile.use != "deploy":
-        raise ProfileError(
-            f"{profile.id}: is a cost-only profile, its arithmetic is not ours, so "
-            "nothing can be exported for it; price a deployment with "
-            f"`neuroav report --profile {profile.id}` instead"
-        )
-    options = Options(bits, calibration, per_channel=per_channel).check(profile.arithmetic)
-    if per_channel and not profile.numeric.thresholds_per_neuron:
-        raise ProfileError(
-            f"{profile.id}: has one threshold per layer (numeric.thresholds_per_neuron), and "
-            "scales per output channel need one per neuron; export per tensor"
-        )
-    _check_sample(sample)
-    twin = copy.deepcopy(module).double().eval()
-    for layer in twin.modules():
-        if isinstance(layer, (QatSynapses, QatReadout)):
-            layer.quantize = False  # trace the real-valued network that the integers stand for
-    frames = {n: np.moveaxis(np.asarray(v), 1, 0) for n, v in sample.items()}
+    options = Options(bits, calibration, per_channel=per_channel)
+    problems = target_problems(profile, options)
+    if problems:
+        raise problems[0]
+    options.check(profile.arithmetic)
+    twin, frames = real_valued(module), time_first(sample)
     graph = trace(twin, frames, max_count)
     tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
     with torch.no_grad():
@@ -87,25 +85,74 @@ def compile_module(
     return Deployment(integer, graph, profile, names, saturations, dict(provenance or {}), probe)
 
 
+def target_problems(profile: Profile, options: Options) -> list[ProfileError]:
+    """Return why no network at all can be exported for a target with these options."""
+    problems = []
+    if profile.use != "deploy":
+        text = (
+            f"{profile.id}: is a cost-only profile, its arithmetic is not ours, so "
+            "nothing can be exported for it; price a deployment with "
+            f"`neuroav report --profile {profile.id}` instead"
+        )
+        problems.append(ProfileError(text, rule="cost-only"))
+    if options.per_channel and not profile.numeric.thresholds_per_neuron:
+        text = (
+            f"{profile.id}: has one threshold per layer (numeric.thresholds_per_neuron), and "
+            "scales per output channel need one per neuron; export per tensor"
+        )
+        problems.append(ProfileError(text, rule="per-channel"))
+    return problems
+
+
+def real_valued(module: nn.Module) -> nn.Module:
+    """Return a copy of ``module`` in float64 and evaluation mode, as it is without quantization."""
+    twin = copy.deepcopy(module).double().eval()
+    for layer in twin.modules():
+        if isinstance(layer, (QatSynapses, QatReadout)):
+            layer.quantize = False  # trace the real-valued network that the integers stand for
+    return twin
+
+
+def graded_messages(graph: IntGraph) -> dict[str, str]:
+    """Return what they send, for every population that sends anything but single spikes.
+
+    Not the readout: its values are read by the host, not sent to neurons.
+    """
+    found = {}
+    for name in graph.order:
+        pop = graph.populations[name]
+        if isinstance(pop, IntInput):
+            if pop.max_count > 1:
+                found[name] = f"sends counts up to {pop.max_count}"
+        elif not isinstance(pop, (*SPIKING_CLASSES, IntReadout)):
+            found[name] = f"sends {_GRADED[type(pop)]}"
+    return found
+
+
+_GRADED = {
+    IntSum: "sums",
+    IntTimeSum: "sums over a sample",
+    IntProduct: "products",
+} | dict.fromkeys(ATTENTION_CLASSES, "counts")
+
+
 def check_single_spikes(graph: IntGraph, target: str) -> None:
     """Raise UnsupportedNode listing every population that sends integers, on a chip that cannot."""
-    graded = [
-        f"{name} sends sums"
-        if isinstance(pop, IntSum)
-        else f"{name} sends counts up to {pop.max_count}"
-        for name in graph.order
-        if isinstance(pop := graph.populations[name], IntSum)
-        or (isinstance(pop, IntInput) and pop.max_count > 1)
-    ]
+    graded = [f"{name} {what}" for name, what in graded_messages(graph).items()]
     if graded:
         raise UnsupportedNode(
             f"{target}: messages are single spikes (numeric.graded_spikes), but "
             f"{', '.join(graded)}; use inputs of 0 and 1 and a network without residual sums, "
-            "or a target with graded spikes such as loihi2"
+            "or a target with graded spikes such as loihi2",
+            rule="graded",
         )
 
 
-def _check_sample(sample: Mapping[str, np.ndarray]) -> None:
+def time_first(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a sample (samples, steps, ...) as the module takes it, (steps, samples, ...).
+
+    Raises DataError where an entry has no such axes, is empty or is not finite.
+    """
     for name, value in sample.items():
         value = np.asarray(value)
         if value.ndim < 3 or 0 in value.shape:
@@ -115,6 +162,7 @@ def _check_sample(sample: Mapping[str, np.ndarray]) -> None:
             )
         if not np.isfinite(value).all():
             raise DataError(f"sample {name!r}: holds NaN or infinite values")
+    return {n: np.moveaxis(np.asarray(v), 1, 0) for n, v in sample.items()}
 
 
 def check_scores(
@@ -126,11 +174,13 @@ def check_scores(
     if not torch.isfinite(expected).all():
         raise StageError(
             f"{step}: the module's class scores are NaN or infinite on the sample; "
-            "train again or check the input"
+            "train again or check the input",
+            rule="not-finite",
         )
     worst = float((found - expected).abs().max())
     if not worst <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise StageError(
             f"{step}: class scores differ from the module's by {worst:.3g}, allowed "
-            f"{TOLERANCE:g}; this is a defect of the compiler, please report it"
+            f"{TOLERANCE:g}; this is a defect of the compiler, please report it",
+            rule="scores",
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 # --- converters: module -> node, or None for a module that passes its input on ----------------
 def _conv2d(m: nn.Conv2d) -> rn.Conv2d:
     if isinstance(m.padding, str) or m.padding_mode != "zeros":
-        raise UnsupportedModule(f"padding {m.padding!r} ({m.padding_mode}); use numbers and zeros")
+        raise UnsupportedModule(
+            f"padding {m.padding!r} ({m.padding_mode}); use numbers and zeros", rule="padding"
+        )
     return rn.Conv2d(
         _array(m.weight),
         _bias(m),
@@ -54,7 +57,8 @@ def _conv2d(m: nn.Conv2d) -> rn.Conv2d:
 def _batch_norm(m: nn.BatchNorm2d) -> rn.BatchNorm:
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedModule(
-            "batch norm without running statistics; train with track_running_stats=True"
+            "batch norm without running statistics; train with track_running_stats=True",
+            rule="batch-norm-statistics",
         )
     inverse = 1.0 / np.sqrt(_array(m.running_var) + m.eps)
     scale = inverse if m.weight is None else inverse * _array(m.weight)
@@ -64,6 +68,13 @@ def _batch_norm(m: nn.BatchNorm2d) -> rn.BatchNorm:
 
 def _lif(m: layers.Lif) -> rn.Lif:
     p = m.norse
+    for name in ("tau_mem_inv", "v_th", "v_reset", "v_leak"):
+        count = torch.as_tensor(getattr(p, name)).numel()
+        if count != 1:
+            raise UnsupportedModule(
+                f"{name} holds {count} values; the neurons of a layer share one",
+                rule="neuron-parameters",
+            )
     return rn.Lif(
         tau_mem_s=1.0 / float(p.tau_mem_inv),
         v_threshold=float(p.v_th),
@@ -75,7 +86,10 @@ def _lif(m: layers.Lif) -> rn.Lif:
 
 def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
     if _pair(m.dilation) != (1, 1) or m.ceil_mode or m.return_indices:
-        raise UnsupportedModule("max pooling with dilation, ceil_mode or indices")
+        raise UnsupportedModule(
+            "max pooling with dilation, ceil_mode or indices; use none of them",
+            rule="max-pool-form",
+        )
     return rn.MaxPool2d(_pair(m.kernel_size), _pair(m.stride or m.kernel_size), _pair(m.padding))
 
 
@@ -110,6 +124,80 @@ CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     layers.MeanProduct: lambda m: rn.MeanProduct(),
 }
 FUNCTIONS = {operator.add, torch.add, operator.iadd}
+# These take images (N, C, H, W); those count axes from the front, where time is.
+FRAME_LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)
+TIME_LAYERS = (
+    layers.Lif,
+    layers.TimeMean,
+    layers.Concat,
+    layers.HeadSum,
+    layers.MaskAttention,
+    layers.SpatialAttention,
+    layers.TemporalAttention,
+    layers.MeanProduct,
+)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A module that becomes one node. qualified: its name in the module tree; name: the node's,
+    which leaves out PerStep's own ``.layer``; per_step: whether it is inside PerStep."""
+
+    qualified: str
+    name: str
+    module: nn.Module
+    per_step: bool
+
+
+def leaves(
+    qualified: str, module: nn.Module, name: str | None = None, per_step: bool = False
+) -> list[Leaf]:
+    """Return what is inside PerStep and Sequential, in order, or the module itself."""
+    name = qualified if name is None else name
+    if isinstance(module, layers.PerStep):
+        return leaves(f"{qualified}.layer", module.layer, name, True)
+    if isinstance(module, nn.Sequential):
+        return [
+            leaf
+            for child, m in module.named_children()
+            for leaf in leaves(f"{qualified}.{child}", m, f"{name}.{child}", per_step)
+        ]
+    return [Leaf(qualified, name, module, per_step)]
+
+
+def check_place(leaf: Leaf) -> None:
+    """Raise UnsupportedModule for a layer of images outside PerStep, or one of sequences inside."""
+    kind = type(leaf.module).__name__
+    if isinstance(leaf.module, FRAME_LAYERS) and not leaf.per_step:
+        raise UnsupportedModule(
+            f"{leaf.qualified}: {kind} takes the frames of one step; use PerStep({kind}(...))",
+            rule="per-step",
+        )
+    if isinstance(leaf.module, TIME_LAYERS) and leaf.per_step:
+        raise UnsupportedModule(
+            f"{leaf.qualified}: {kind} needs all steps in order, PerStep mixes them with the "
+            "samples; take it out of PerStep",
+            rule="per-step",
+        )
+
+
+def convert(qualified: str, module: nn.Module) -> rn.Node | None:
+    """Return the node of a module, None if it passes its input on.
+
+    Raises UnsupportedModule or StageError with its qualified name.
+    """
+    converter = CONVERTERS.get(type(module))
+    if converter is None:
+        allowed = ", ".join(sorted(c.__name__ for c in CONVERTERS))
+        raise UnsupportedModule(
+            f"{qualified}: {type(module).__name__} cannot be compiled; "
+            f"supported are {allowed}, inside PerStep where stateless",
+            rule="module",
+        )
+    try:
+        return converter(module)
+    except (UnsupportedModule, StageError) as error:
+        raise error.at(qualified) from None
 
 
 def trace(
@@ -121,14 +209,31 @@ def trace(
     max_count: largest count each input can send, 255 where it is not given.
     Raises UnsupportedModule with the qualified name, StageError where shapes do not join.
     """
-    graph = StepTracer().trace(module)
-    builder = _Builder(module, sample, max_count)
-    for node in graph.nodes:
+    builder = Builder(module, sample, max_count)
+    for node in fx_graph(module, StepTracer()).nodes:
         builder.add(node)
     return verify_graph(builder.finish())
 
 
-class _Builder:
+def fx_graph(module: nn.Module, tracer: fx.Tracer) -> fx.Graph:
+    """Return the operations of forward; UnsupportedModule with the module that stopped fx."""
+    try:
+        return tracer.trace(module)
+    except Exception as error:  # whatever forward raises when its tensors are placeholders
+        place = running_module(tracer) or "the network"
+        raise UnsupportedModule(
+            f"{place}: forward cannot be traced ({' '.join(str(error).split())}); it must do the "
+            "same operations whatever the data, use the layers of neuroav.models.layers",
+            rule="control-flow",
+        ) from error
+
+
+def running_module(tracer: fx.Tracer) -> str:
+    """Return the qualified name of the module whose forward ``tracer`` is in, '' for the root."""
+    return next(reversed(tracer.module_stack.values()), ("",))[0]
+
+
+class Builder:
     """Collects nodes while walking the fx graph."""
 
     def __init__(
@@ -146,6 +251,7 @@ class _Builder:
         self.inputs: dict[str, tuple[str, ...]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dt_s: dict[str, float] = {}
+        self.called: set[str] = set()
         self.output = ""
 
     def add(self, node: fx.Node) -> None:
@@ -158,21 +264,23 @@ class _Builder:
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
                 raise UnsupportedModule(
-                    "the module returns several values; return class scores only"
+                    "the module returns several values; return class scores only", rule="outputs"
                 )
             self.output = self.names[node.args[0]]
         else:
             raise UnsupportedModule(
                 f"{node.name}: {node.op} {getattr(node.target, '__name__', node.target)} in "
                 "forward cannot be traced; use the layers of neuroav.models.layers, e.g. Add, "
-                "SpatialMean, TimeMean, PerStep(...)"
+                "SpatialMean, TimeMean, PerStep(...)",
+                rule="operation",
             )
 
     def _input(self, node: fx.Node) -> str:
         if not self.pending:
             raise UnsupportedModule(
                 f"forward takes an argument {node.name!r} that the sample "
-                "does not hold; give one entry per argument"
+                "does not hold; give one entry per argument",
+                rule="inputs",
             )
         name, value = self.pending.pop(0)
         limit = self.max_count.get(name, 255)
@@ -181,75 +289,67 @@ class _Builder:
     def _sources(self, node: fx.Node, where: str) -> tuple[str, ...]:
         if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
             raise UnsupportedModule(
-                f"{where}: is called with constants or keywords; only tensors can be traced"
+                f"{where}: is called with constants or keywords; only tensors can be traced",
+                rule="constants",
             )
         return tuple(self.names[a] for a in node.args)  # type: ignore[index]
 
     def _module(self, node: fx.Node) -> str:
-        target = str(node.target)
-        if target in self.nodes:
-            raise UnsupportedModule(
-                f"{target}: is called twice; neurons and synapses on a chip "
-                "cannot be shared, make a second module"
-            )
+        target, before = str(node.target), len(self.nodes)
+        self._check_call(target)
         sources = self._sources(node, target)
-        for qualified, name, module in self._leaves(target, target, self.modules[target]):
-            sources = (self._convert(qualified, name, module, sources),)
+        for leaf in leaves(target, self.modules[target]):
+            sources = (self._convert(leaf, sources),)
+        if len(self.nodes) > before:  # what only passes its input on may be called again
+            self.called.add(target)
         return sources[0]
 
-    def _leaves(
-        self, qualified: str, name: str, module: nn.Module
-    ) -> list[tuple[str, str, nn.Module]]:
-        """Return (qualified name, node name, module) inside PerStep and Sequential, in order.
-
-        The node's name leaves out PerStep's own ``.layer``.
-        """
-        if isinstance(module, layers.PerStep):
-            return self._leaves(f"{qualified}.layer", name, module.layer)
-        if isinstance(module, nn.Sequential):
-            return [
-                leaf
-                for child, m in module.named_children()
-                for leaf in self._leaves(f"{qualified}.{child}", f"{name}.{child}", m)
-            ]
-        return [(qualified, name, module)]
-
-    def _convert(
-        self, qualified: str, name: str, module: nn.Module, sources: tuple[str, ...]
-    ) -> str:
-        converter = CONVERTERS.get(type(module))
-        if converter is None:
-            allowed = ", ".join(sorted(c.__name__ for c in CONVERTERS))
+    def _check_call(self, target: str) -> None:
+        if target in self.called:
             raise UnsupportedModule(
-                f"{qualified}: {type(module).__name__} cannot be compiled; "
-                f"supported are {allowed}, inside PerStep where stateless"
+                f"{target}: is called twice; neurons and synapses on a chip "
+                "cannot be shared, make a second module",
+                rule="twice",
             )
-        try:
-            node = converter(module)
-        except (UnsupportedModule, StageError) as error:
-            raise type(error)(f"{qualified}: {error}") from None
+        if target in self.nodes:
+            raise UnsupportedModule(
+                f"{target}: is the name of a layer and of an input or operation; rename one",
+                rule="names",
+            )
+
+    def _convert(self, leaf: Leaf, sources: tuple[str, ...]) -> str:
+        check_place(leaf)
+        node = convert(leaf.qualified, leaf.module)
         if node is None:
             return sources[0]
-        if isinstance(module, layers.Lif):
-            self.dt_s[name] = module.parameters_.dt_s
-        return self._put(name, node, sources)
+        if isinstance(leaf.module, layers.Lif):
+            self.dt_s[leaf.name] = leaf.module.parameters_.dt_s
+        return self._put(leaf.name, node, sources)
 
     def _put(self, name: str, node: rn.Node, sources: tuple[str, ...]) -> str:
         try:
             shape = output_shape(node, [self.shapes[s] for s in sources])
         except StageError as error:
-            raise StageError(f"{name}: {error}") from None
+            raise StageError(f"{name}: {error}", rule="shape") from None
         self.nodes[name], self.inputs[name], self.shapes[name] = node, sources, shape
         return name
 
     def finish(self) -> SpikingGraph:
+        self._check_inputs()
+        dt_s = self._common_dt()
+        return SpikingGraph(self.nodes, self.inputs, self.shapes, self.output, dt_s, self.steps)
+
+    def _check_inputs(self) -> None:
         if self.pending:
             raise UnsupportedModule(
-                f"the sample holds {self.pending[0][0]!r}, which forward does not take"
+                f"the sample holds {self.pending[0][0]!r}, which forward does not take; give one "
+                "entry per argument",
+                rule="inputs",
             )
+
+    def _common_dt(self) -> float:
         if len(set(self.dt_s.values())) != 1:
             raise UnsupportedModule(
-                f"neuron layers need one common dt, found {self.dt_s or 'none'}"
+                f"neuron layers need one common dt, found {self.dt_s or 'none'}", rule="time-step"
             )
-        dt_s = next(iter(self.dt_s.values()))
-        return SpikingGraph(self.nodes, self.inputs, self.shapes, self.output, dt_s, self.steps)
+        return next(iter(self.dt_s.values()))

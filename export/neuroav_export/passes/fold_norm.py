@@ -21,18 +21,27 @@ from neuroav.graph import SpikingGraph
 def fold_norm(graph: SpikingGraph) -> SpikingGraph:
     """Return the graph with every BatchNorm folded, at stage 'folded'."""
     for name in graph.order:
-        norm = graph.nodes[name]
-        if not isinstance(norm, rn.BatchNorm):
-            continue
-        source = graph.inputs[name][0]
-        layer = graph.nodes[source]
-        if not isinstance(layer, (rn.Conv2d, rn.Dense)) or graph.consumers(source) != (name,):
-            raise UnsupportedNode(
-                f"{name}: batch norm follows {source} ({type(layer).__name__}), it can be folded "
-                "only into a convolution or linear layer that nothing else reads; move it there"
-            )
-        bias = np.zeros(len(norm.scale)) if layer.bias is None else layer.bias
-        scale = norm.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
-        folded = replace(layer, weight=layer.weight * scale, bias=bias * norm.scale + norm.shift)
-        graph = graph.with_nodes(nodes={source: folded}, remove=[name], rewire={name: source})
+        graph = fold_node(graph, name)
     return graph.with_nodes(stage="folded")
+
+
+def fold_node(graph: SpikingGraph, name: str) -> SpikingGraph:
+    """Return the graph without ``name`` if that is a BatchNorm, as it is otherwise.
+
+    Raises UnsupportedNode where it cannot be folded.
+    """
+    norm = graph.nodes[name]
+    if not isinstance(norm, rn.BatchNorm):
+        return graph
+    source = graph.inputs[name][0]
+    layer = graph.nodes[source]
+    if not isinstance(layer, (rn.Conv2d, rn.Dense)) or graph.consumers(source) != (name,):
+        raise UnsupportedNode(
+            f"{name}: batch norm follows {source} ({type(layer).__name__}), it can be folded "
+            "only into a convolution or linear layer that nothing else reads; move it there",
+            rule="batch-norm-place",
+        )
+    bias = np.zeros(len(norm.scale)) if layer.bias is None else layer.bias
+    scale = norm.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+    folded = replace(layer, weight=layer.weight * scale, bias=bias * norm.scale + norm.shift)
+    return graph.with_nodes(nodes={source: folded}, remove=[name], rewire={name: source})

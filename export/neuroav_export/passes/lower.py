@@ -22,16 +22,22 @@ _BINARY = (rn.Lif, rn.OrPool2d)
 def lower(graph: SpikingGraph) -> SpikingGraph:
     """Return the lowered graph."""
     for name in graph.order:
-        node = graph.nodes[name]
-        if type(node) is rn.MaxPool2d:
-            graph = _lower_max_pool(graph, name, node)
-        elif isinstance(node, rn.SpatialMean):
-            graph = _lower_spatial_mean(graph, name)
-        elif isinstance(node, rn.HeadSum):
-            graph = _lower_head_sum(graph, name, node)
-        elif isinstance(node, rn.MeanProduct):
-            graph = _lower_mean_product(graph, name)
-    return _lower_output(graph).with_nodes(stage="lowered")
+        graph = lower_node(graph, name)
+    return lower_output(graph).with_nodes(stage="lowered")
+
+
+def lower_node(graph: SpikingGraph, name: str) -> SpikingGraph:
+    """Return the graph with ``name`` as a chip has it; UnsupportedNode where it has nothing."""
+    node = graph.nodes[name]
+    if type(node) is rn.MaxPool2d:
+        return _lower_max_pool(graph, name, node)
+    if isinstance(node, rn.SpatialMean):
+        return _lower_spatial_mean(graph, name)
+    if isinstance(node, rn.HeadSum):
+        return _lower_head_sum(graph, name, node)
+    if isinstance(node, rn.MeanProduct):
+        return _lower_mean_product(graph, name)
+    return graph
 
 
 def _lower_max_pool(graph: SpikingGraph, name: str, node: rn.MaxPool2d) -> SpikingGraph:
@@ -39,7 +45,8 @@ def _lower_max_pool(graph: SpikingGraph, name: str, node: rn.MaxPool2d) -> Spiki
     if not isinstance(graph.nodes[source], _BINARY):
         raise UnsupportedNode(
             f"{name}: max pooling reads {source} ({type(graph.nodes[source]).__name__}), which is "
-            "not binary; a chip can pool spikes only: put the pooling after the neurons"
+            "not binary; a chip can pool spikes only: put the pooling after the neurons",
+            rule="max-pool-place",
         )
     pool = rn.OrPool2d(node.kernel, node.stride, node.padding)
     return graph.with_nodes(nodes={name: pool})
@@ -80,20 +87,24 @@ def _lower_mean_product(graph: SpikingGraph, name: str) -> SpikingGraph:
     )
 
 
-def _lower_output(graph: SpikingGraph) -> SpikingGraph:
-    """Merge Dense and TimeMean at the output, in either order, into one Readout."""
+def lower_output(graph: SpikingGraph) -> SpikingGraph:
+    """Merge Dense and TimeMean at the output, in either order, into one Readout.
+
+    Raises UnsupportedNode where the network does not end in a mean over time.
+    """
     last = graph.output
     if not isinstance(graph.nodes[last], (rn.TimeMean, rn.Dense)):
         raise UnsupportedNode(
             f"{last}: the network ends in {type(graph.nodes[last]).__name__}; it "
-            "must end in a mean over time (TimeMean) of class scores"
+            "must end in a mean over time (TimeMean) of class scores",
+            rule="end",
         )
     before = graph.inputs[last][0]
     pair = (type(graph.nodes[before]), type(graph.nodes[last]))
     if pair in ((rn.Dense, rn.TimeMean), (rn.TimeMean, rn.Dense)):
         if graph.consumers(before) != (last,):
             raise UnsupportedNode(
-                f"{before}: is read by more than the output; give it its own layer"
+                f"{before}: is read by more than the output; give it its own layer", rule="end"
             )
         name, gone = (before, last) if pair[0] is rn.Dense else (last, before)
         dense = graph.nodes[name]
@@ -103,7 +114,9 @@ def _lower_output(graph: SpikingGraph) -> SpikingGraph:
     if isinstance(graph.nodes[last], rn.TimeMean):  # a mean of spikes: one class per neuron
         size = int(np.prod(graph.shapes[before]))
         return _as_readout(graph, last, None, before, np.eye(size), None)
-    raise UnsupportedNode(f"{last}: class scores are never averaged over time; end in TimeMean")
+    raise UnsupportedNode(
+        f"{last}: class scores are never averaged over time; end in TimeMean", rule="end"
+    )
 
 
 def _as_readout(

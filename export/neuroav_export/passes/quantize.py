@@ -75,7 +75,7 @@ def quantize(
     graph: SpikingGraph, arith: Arithmetic, options: Options
 ) -> tuple[ig.IntGraph, dict[str, int]]:
     """Return the integer graph and the number of values clipped to fit, by population."""
-    work = _Quantizer(graph, arith, options.check(arith))
+    work = Quantizer(graph, arith, options.check(arith))
     for name in graph.order:
         work.visit(name)
     scales = {n: (s.numerator, s.denominator) for n, s in work.scales.items()}
@@ -97,8 +97,12 @@ def align(graph: ig.IntGraph) -> ig.IntGraph:
     return replace(graph, populations=aligned)
 
 
-class _Quantizer:
-    """Walks the lowered graph in order; ``values`` holds what each real node has become."""
+class Quantizer:
+    """Walks the lowered graph in order; ``values`` holds what each real node has become.
+
+    ``populations``, ``scales`` and ``saturations`` are by name. ``visit`` takes one node, after its
+    sources; it raises UnsupportedNode where the chip has nothing for it.
+    """
 
     def __init__(self, graph: SpikingGraph, arith: Arithmetic, options: Options) -> None:
         self.graph, self.arith, self.options = graph, arith, options
@@ -124,7 +128,8 @@ class _Quantizer:
         if isinstance(value, Current):
             raise UnsupportedNode(
                 f"{name}: reads synaptic currents, it needs spikes or graded "
-                "messages; put neurons (Lif) before it"
+                "messages; put neurons (Lif) before it",
+                rule="current",
             )
         return value
 
@@ -170,11 +175,11 @@ def _per_channel(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 # --- one handler per node class --------------------------------------------------------------
-def _input(q: _Quantizer, name: str, node: rn.Input, x: list) -> Value:
+def _input(q: Quantizer, name: str, node: rn.Input, x: list) -> Value:
     return q.put(name, ig.IntInput(node.shape, (), node.max_count), Fraction(1))
 
 
-def _conv2d(q: _Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
+def _conv2d(q: Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
     value = q.message(name, x[0])
 
     def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
@@ -186,7 +191,7 @@ def _conv2d(q: _Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
 
 
-def _dense(q: _Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Current:
+def _dense(q: Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Current:
     value = q.message(name, x[0])
 
     def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
@@ -196,21 +201,28 @@ def _dense(q: _Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Cu
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
 
 
-def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
-    d = q.graph.dt_s / node.tau_mem_s
+def neuron_problems(name: str, node: rn.Lif, dt_s: float) -> list[UnsupportedNode]:
+    """Return everything about a layer of neurons that the chip's neuron cannot do."""
+    d, problems = dt_s / node.tau_mem_s, []
     if node.v_reset != node.v_leak:
-        raise UnsupportedNode(
-            f"{name}: v_reset is {node.v_reset} and v_leak {node.v_leak}; the chip "
-            "resets to rest, use equal values"
-        )
+        text = f"{name}: v_reset is {node.v_reset:g} and v_leak {node.v_leak:g}; the chip resets "
+        problems.append(UnsupportedNode(text + "to rest, use equal values", rule="reset"))
     if not 0 < d <= 1:
-        raise UnsupportedNode(f"{name}: dt / tau_mem is {d:.4g}, needs 0 < dt / tau_mem <= 1")
+        text = f"{name}: dt / tau_mem is {d:.4g}, needs 0 < dt / tau_mem <= 1"
+        problems.append(UnsupportedNode(text, rule="time-constant"))
+    if node.v_threshold <= node.v_leak:
+        text = f"{name}: v_threshold is {node.v_threshold:g}, it must lie above v_leak "
+        problems.append(UnsupportedNode(text + f"({node.v_leak:g})", rule="threshold"))
+    return problems
+
+
+def _lif(q: Quantizer, name: str, node: rn.Lif, x: list) -> Value:
+    problems = neuron_problems(name, node, q.graph.dt_s)
+    if problems:
+        raise problems[0]
+    d = q.graph.dt_s / node.tau_mem_s
     current, shape = q.current(x[0]), q.graph.shapes[name]
     real_threshold = (node.v_threshold - node.v_leak) / d
-    if real_threshold <= 0:
-        raise UnsupportedNode(
-            f"{name}: v_threshold is {node.v_threshold}, it must lie above v_leak ({node.v_leak})"
-        )
     options = q.options
     if any(t.weight.ndim < 2 for t in current.terms):  # a skip has one weight for all channels
         options = replace(options, per_channel=False)
@@ -233,13 +245,13 @@ def _lif(q: _Quantizer, name: str, node: rn.Lif, x: list) -> Value:
     )
 
 
-def _or_pool(q: _Quantizer, name: str, node: rn.OrPool2d, x: list) -> Value:
+def _or_pool(q: Quantizer, name: str, node: rn.OrPool2d, x: list) -> Value:
     value = q.message(name, x[0])
     pool = ig.IntPool(value.name, 0, node.kernel, node.stride, node.padding)
     return q.put(name, ig.IntOr(q.graph.shapes[name], (pool,)), value.scale)
 
 
-def _add(q: _Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
+def _add(q: Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
     if any(isinstance(v, Current) for v in x):  # several synaptic inputs of one neuron layer
         parts = [q.current(v) for v in x]
         return Current(
@@ -253,17 +265,18 @@ def _add(q: _Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
     return q.put(name, ig.IntSum(q.graph.shapes[name], tuple(projections)), common)
 
 
-def _relay_weight(q: _Quantizer, name: str, factor: Fraction) -> int:
+def _relay_weight(q: Quantizer, name: str, factor: Fraction) -> int:
     """Return the synapse that brings one value to the unit all values of ``name`` share."""
     if factor >= 1 << q.arith.weight_bits:
         raise UnsupportedNode(
             f"{name}: joins values of such different scales that one needs a synapse of "
-            f"{int(factor)}, at most {(1 << q.arith.weight_bits) - 1}; use simpler factors"
+            f"{int(factor)}, at most {(1 << q.arith.weight_bits) - 1}; use simpler factors",
+            rule="scales",
         )
     return int(factor)
 
 
-def _scale(q: _Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current:
+def _scale(q: Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current:
     value = x[0]
     if isinstance(value, Value):
         return Value(value.name, value.scale * exact_fraction(node.factor))
@@ -271,17 +284,17 @@ def _scale(q: _Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current
     return Current(terms, value.bias * node.factor)
 
 
-def _spatial_sum(q: _Quantizer, name: str, node: rn.SpatialSum, x: list) -> Value:
+def _spatial_sum(q: Quantizer, name: str, node: rn.SpatialSum, x: list) -> Value:
     value = q.message(name, x[0])
     projection = ig.IntSpatialSum(value.name, 0)
     return q.put(name, ig.IntSum(q.graph.shapes[name], (projection,)), value.scale)
 
 
-def _flatten(q: _Quantizer, name: str, node: rn.Flatten, x: list) -> Value:
+def _flatten(q: Quantizer, name: str, node: rn.Flatten, x: list) -> Value:
     return q.message(name, x[0])  # neurons are numbered in C order already
 
 
-def _concat(q: _Quantizer, name: str, node: rn.Concat, x: list) -> Value:
+def _concat(q: Quantizer, name: str, node: rn.Concat, x: list) -> Value:
     values = [q.message(name, v) for v in x]
     common = common_scale([v.scale for v in values])
     sizes = [int(np.prod(q.graph.shapes[s])) for s in q.graph.inputs[name]]
@@ -293,7 +306,7 @@ def _concat(q: _Quantizer, name: str, node: rn.Concat, x: list) -> Value:
     return q.put(name, ig.IntSum((sum(sizes),), projections), common)
 
 
-def _mask(q: _Quantizer, name: str, node: rn.Mask, x: list) -> Value:
+def _mask(q: Quantizer, name: str, node: rn.Mask, x: list) -> Value:
     mask, value = (q.message(name, v) for v in x)
     heads, shape = q.graph.shapes[q.graph.inputs[name][0]][0], q.graph.shapes[name]
     ones = np.ones((shape[0], 1, 1, 1), np.int64)
@@ -304,7 +317,7 @@ def _mask(q: _Quantizer, name: str, node: rn.Mask, x: list) -> Value:
 
 
 def _attention(
-    q: _Quantizer, name: str, node: rn.SpatialAttention | rn.TemporalAttention, x: list
+    q: Quantizer, name: str, node: rn.SpatialAttention | rn.TemporalAttention, x: list
 ) -> Value:
     shape, steps = q.graph.shapes[name], q.graph.steps
     projections = tuple(
@@ -336,13 +349,13 @@ def _saturation(graph: SpikingGraph, name: str, scale: float) -> int:
     return int(np.floor(level)) + 1  # spikes where v' > level
 
 
-def _time_sum(q: _Quantizer, name: str, node: rn.TimeSum, x: list) -> Value:
+def _time_sum(q: Quantizer, name: str, node: rn.TimeSum, x: list) -> Value:
     value = q.message(name, x[0])
     relay = ig.IntIdentity(value.name, 0, 1)
     return q.put(name, ig.IntTimeSum(q.graph.shapes[name], (relay,)), value.scale)
 
 
-def _product(q: _Quantizer, name: str, node: rn.Product, x: list) -> Value:
+def _product(q: Quantizer, name: str, node: rn.Product, x: list) -> Value:
     channel, place = (q.message(name, v) for v in x)
     shape = q.graph.shapes[name]
     spread = ig.IntSpread(channel.name, 0, (shape[1], shape[2]), port=0)
@@ -350,7 +363,7 @@ def _product(q: _Quantizer, name: str, node: rn.Product, x: list) -> Value:
     return q.put(name, ig.IntProduct(shape, (spread, relay)), channel.scale * place.scale)
 
 
-def _readout(q: _Quantizer, name: str, node: rn.Readout, x: list) -> Value:
+def _readout(q: Quantizer, name: str, node: rn.Readout, x: list) -> Value:
     # the scores of all classes are compared, so they share one unit
     options = replace(q.options, per_channel=False)
     unit, projections = q.synapses(name, _dense(q, name, node, x), options)
