@@ -44,7 +44,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--seed", type=click.IntRange(min=0), help="Short for --set train.seed=N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Short for --set train.threads=N.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder --out.")
-@click.option("--init-from", type=_PATH, metavar="FILE", help="Start from these safetensors.")
+@click.option("--init-from", type=_PATH, metavar="FILE", help="Start from these weights.")
 @data_options
 @json_option
 def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,8 +116,16 @@ def _read_plain(path: Path, hint: str) -> Any:
         with warnings.catch_warnings():  # torch warns about foreign pickles before refusing them
             warnings.simplefilter("ignore")
             return torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
+    except Exception as error:  # a damaged file fails anywhere in torch's reader
         raise FileFormatError(
-            f"{path}: refused ({reason}); only tensors and plain values are read; {hint}"
+            f"{path}: refused ({_reason(error)}); only tensors and plain values are read; {hint}"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return one line; torch's own first line advises to run what the file asks for."""
+    if needed := re.search(r"GLOBAL (\S+)", str(error)):
+        return f"it needs {needed[1]}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "not a file of tensors"
+    return (str(error).splitlines() or ["it is empty"])[0]

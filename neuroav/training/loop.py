@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from neuroav.errors import ConfigError, TrainingError
-from neuroav.models import build_model, check_model_name
+from neuroav.models import build_model, check_model_name, released
+from neuroav.models.registry import InputShapes
 from neuroav.training import checkpoint as ck
 from neuroav.training.batches import drop_modalities, input_shapes, iterate, load_data
 from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
@@ -45,8 +46,9 @@ def train(
 ) -> dict[str, Any]:
     """Train into the folder ``out`` and return what ``metrics.json`` holds.
 
-    resume: go on from ``out/last.ckpt``; init_from: start from this safetensors file. Raises
-    ConfigError (folder in use, other configuration), TrainingError (loss not finite).
+    resume: go on from ``out/last.ckpt``; init_from: start from the weights in this file, a run's or
+    the released S-CMRL's. Raises ConfigError (folder in use, other configuration), FileFormatError
+    (weights that do not fit), TrainingError (loss not finite).
     """
     out = Path(out)
     if config.quant.aware and init_from is None and not resume:
@@ -62,7 +64,7 @@ def train(
     shapes = input_shapes(data.split("val").frames(np.arange(1)))
     model = build_model(config.model, shapes, len(data.classes), config.scmrl)
     if init_from is not None:
-        ck.load_weights(model, init_from)
+        _start_from(init_from, model, config, shapes, len(data.classes))
     if config.quant.aware:
         prepare_qat(model, config.quant)
     out.mkdir(parents=True, exist_ok=True)
@@ -71,6 +73,17 @@ def train(
     if resume:
         run.restore()
     return run.fit(progress)
+
+
+def _start_from(
+    path: Path, model: nn.Module, config: RunConfig, shapes: InputShapes, classes: int
+) -> None:
+    """Fill ``model`` from a file of its own weights, or of those of the released S-CMRL."""
+    state = ck.read_weights(path)
+    if released.looks_released(state):
+        layout = released.layout_for(config.model, config.scmrl, shapes, classes)
+        state = released.from_released(state, layout, str(path))
+    ck.fill(model, state, path)
 
 
 def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:

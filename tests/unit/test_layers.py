@@ -80,6 +80,7 @@ MODULES: dict[str, str] = {
     "neuroav.models.layers": "learning",
     "neuroav.models.quantized": "learning",
     "neuroav.models.registry": "learning",
+    "neuroav.models.released": "learning",
     "neuroav.models.tracing": "learning",
     "neuroav.training": "learning",
     "neuroav.training.batches": "learning",
