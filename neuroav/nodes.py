@@ -46,7 +46,8 @@ class Input:
 class Conv2d:
     """Cross-correlation y[o] = sum_i weight[o, i] * x[i] + bias[o], zero padded.
 
-    weight: (out, in / groups, rows, columns); bias: (out,) or None.
+    weight: (out, in / groups, rows, columns); bias: (out,) or None. least_unit: smallest real
+    input that an integer weight may stand for, 0 if any.
     """
 
     weight: np.ndarray
@@ -55,6 +56,7 @@ class Conv2d:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    least_unit: float = 0.0
 
     def __post_init__(self) -> None:
         _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
@@ -68,10 +70,14 @@ class Conv2d:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Affine map y = weight @ flatten(x) + bias; weight: (out, in), bias: (out,) or None."""
+    """Affine map y = weight @ flatten(x) + bias; weight: (out, in), bias: (out,) or None.
+
+    least_unit: as for Conv2d.
+    """
 
     weight: np.ndarray
     bias: np.ndarray | None = None
+    least_unit: float = 0.0
 
     def __post_init__(self) -> None:
         _need(self.weight.ndim == 2, self, f"weight has {self.weight.ndim} axes, needs 2")

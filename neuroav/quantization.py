@@ -73,13 +73,31 @@ def grid_for(weight: np.ndarray, bits: int, arith: Arithmetic) -> Grid:
     return Grid(weight_step(bits, mode, arith.weight_bits), *weight_levels(bits, mode), mode)
 
 
+RANGE_MARGIN = 2.0  # assumed: unseen input drives a membrane at most this much further
+
+
+def least_unit(peak: float, fraction: float, arith: Arithmetic) -> float:
+    """Return the smallest synaptic unit at which the registers hold the membrane, with a margin.
+
+    peak: largest |synaptic input| seen, real; fraction: dt / tau_mem, so that the membrane stays
+    within peak / fraction.
+    """
+    limit = (1 << (min(arith.current_bits, arith.voltage_bits) - 1)) - 1
+    return RANGE_MARGIN * peak / fraction * (1 << arith.input_shift) / limit
+
+
 def choose_unit(
-    weights: Sequence[np.ndarray], threshold: float, options: Options, arith: Arithmetic
+    weights: Sequence[np.ndarray],
+    threshold: float,
+    options: Options,
+    arith: Arithmetic,
+    least: float = 0.0,
 ) -> np.ndarray:
     """Return the synaptic unit of a population, shape (1,) or (channels,).
 
     weights: real weights of every projection onto it, (out, ...) each. threshold: its real
-    threshold, which must fit the mantissa in the same unit (0 for accumulators).
+    threshold, which must fit the mantissa in the same unit (0 for accumulators). least: as
+    ``least_unit`` gives it, 0 for no limit.
     """
     if options.per_channel:
         rows = [w.reshape(w.shape[0], -1) for w in weights]
@@ -89,7 +107,7 @@ def choose_unit(
     unit = np.max([_covering(r, g, options) for r, g in zip(rows, grids, strict=True)], axis=0)
     if options.calibration == "mse":
         unit = _least_squares(rows, grids, unit)
-    unit = np.maximum(unit, threshold / arith.threshold_max)
+    unit = np.maximum(unit, max(threshold / arith.threshold_max, least))
     return np.where(unit > 0, unit, 1.0)
 
 

@@ -29,6 +29,7 @@ from neuroav.quantization import Calibration, Options
 from neuroav.sim.real import forward
 from neuroav.stages import verify_graph, verify_integer
 from neuroav_export.passes.fold_norm import fold_norm
+from neuroav_export.passes.limit_range import limit_range
 from neuroav_export.passes.lower import lower
 from neuroav_export.passes.quantize import quantize
 from neuroav_export.trace import trace
@@ -77,6 +78,7 @@ def compile_module(
     for apply in PASSES:
         graph = verify_graph(apply(graph))
         check_scores(graph, tensors, expected, apply.__name__)
+    graph = verify_graph(limit_range(graph, tensors, profile.arithmetic))
     integer, saturations = quantize(graph, profile.arithmetic, options)
     verify_integer(integer, profile.arithmetic)
     if not profile.numeric.graded_spikes:
@@ -151,8 +153,12 @@ def check_single_spikes(graph: IntGraph, target: str) -> None:
 def time_first(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a sample (samples, steps, ...) as the module takes it, (steps, samples, ...).
 
-    Raises DataError where an entry has no such axes, is empty or is not finite.
+    Raises DataError where an entry has no such axes, is empty or is not finite, or there is none.
     """
+    if not sample:
+        raise DataError(
+            "the sample holds no input; give event counts (samples, steps, ...) by name"
+        )
     for name, value in sample.items():
         value = np.asarray(value)
         if value.ndim < 3 or 0 in value.shape:

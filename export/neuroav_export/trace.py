@@ -94,10 +94,10 @@ def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
 
 
 def _qat_synapses(m: QatSynapses) -> rn.Conv2d | rn.Dense:
+    least = float(m.least_unit)
     if m.convolution is None:
-        return rn.Dense(_array(m.weight), _array(m.bias))
-    stride, padding, dilation, groups = m.convolution
-    return rn.Conv2d(_array(m.weight), _array(m.bias), stride, padding, dilation, groups)
+        return rn.Dense(_array(m.weight), _array(m.bias), least)
+    return rn.Conv2d(_array(m.weight), _array(m.bias), *m.convolution, least)
 
 
 CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
@@ -298,11 +298,14 @@ class Builder:
         target, before = str(node.target), len(self.nodes)
         self._check_call(target)
         sources = self._sources(node, target)
-        for leaf in leaves(target, self.modules[target]):
+        for leaf in self._leaves(target):
             sources = (self._convert(leaf, sources),)
         if len(self.nodes) > before:  # what only passes its input on may be called again
             self.called.add(target)
         return sources[0]
+
+    def _leaves(self, target: str) -> list[Leaf]:
+        return leaves(target, self.modules[target])
 
     def _check_call(self, target: str) -> None:
         if target in self.called:

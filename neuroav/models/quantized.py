@@ -92,6 +92,9 @@ class QatSynapses(nn.Module):
         self.threshold, self.options, self.arith = threshold, options.check(arith), arith
         self.quantize = True
         self.unit = np.ones(1)
+        # kept with the weights: the unit must not move with the data once training began
+        self.register_buffer("least_unit", torch.zeros((), dtype=torch.float64))
+        self.least_unit: torch.Tensor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.quantize:
@@ -115,7 +118,8 @@ class QatSynapses(nn.Module):
         """
         weight = self.weight.detach().double().numpy() * scale
         bias = self.bias.detach().double().numpy()
-        self.unit = choose_unit([weight], self.threshold, self.options, self.arith)
+        least = float(self.least_unit)
+        self.unit = choose_unit([weight], self.threshold, self.options, self.arith, least)
         stored, grid, _ = integer_weights(weight, self.unit, self.options, self.arith)
         mantissa, exponent, _ = integer_bias(bias, self.unit, self.arith)
         unit = torch.from_numpy(self.unit).to(self.weight.dtype)
@@ -145,8 +149,13 @@ class QatLif(Lif):
         super().__init__(lif.parameters_)
         self._synapses = (synapses,)  # in a tuple: not a sub-module of this one
 
+    @property
+    def synapses(self) -> QatSynapses:
+        """The layer whose output these neurons read."""
+        return self._synapses[0]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        synapses = self._synapses[0]
+        synapses = self.synapses
         if not synapses.quantize:
             return super().forward(x)
         arith, p = synapses.arith, self.parameters_

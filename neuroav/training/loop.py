@@ -21,11 +21,17 @@ from neuroav.errors import ConfigError, TrainingError
 from neuroav.models import build_model, check_model_name, released
 from neuroav.models.registry import InputShapes
 from neuroav.training import checkpoint as ck
-from neuroav.training.batches import drop_modalities, input_shapes, iterate, load_data
+from neuroav.training.batches import (
+    drop_modalities,
+    input_shapes,
+    iterate,
+    load_data,
+    to_tensors,
+)
 from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
 from neuroav.training.evaluate import score
 from neuroav.training.losses import training_loss
-from neuroav.training.qat import prepare_qat
+from neuroav.training.qat import calibrate_range, prepare_qat
 from neuroav.training.rates import SpikeRates, warnings_for
 
 if TYPE_CHECKING:
@@ -67,6 +73,10 @@ def train(
         _start_from(init_from, model, config, shapes, len(data.classes))
     if config.quant.aware:
         prepare_qat(model, config.quant)
+        if not resume:
+            first = data.split("val").frames(np.arange(min(32, len(data.split("val")))))
+            names = model.inputs
+            calibrate_range(model, to_tensors(first, names, slice(None)))  # type: ignore[arg-type]
     out.mkdir(parents=True, exist_ok=True)
     ck.write_text(out / ck.CONFIG, dump_config(config))
     run = _Run(config, out, model, data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import torch
 from torch import fx, nn
 
 from neuroav.errors import UnsupportedModule
@@ -15,7 +16,7 @@ from neuroav.models import layers
 from neuroav.models.layers import Lif, PerStep, TimeMean
 from neuroav.models.quantized import QatLif, QatReadout, QatSynapses, synaptic_layer
 from neuroav.models.tracing import StepTracer
-from neuroav.quantization import Options, common_scale, exact_fraction
+from neuroav.quantization import Options, common_scale, exact_fraction, least_unit
 from neuroav.training.config import QuantConfig
 
 COUNTING = (layers.SpatialAttention, layers.TemporalAttention, layers.HeadSum)
@@ -102,6 +103,37 @@ def _quantize_layer(
     synapses = QatSynapses(*found, threshold, options, arith, *scale)
     model.set_submodule(str(source.target), synapses)
     model.set_submodule(str(node.target), QatLif(lif, synapses))
+
+
+def calibrate_range(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
+    """Fix, on inputs (T, B, ...) of the float network, the least synaptic unit of every layer.
+
+    As the compiler does for a float network (``quantization.least_unit``), so that wide messages
+    cannot overflow a register in the deployment.
+    """
+    neurons = [m for m in model.modules() if isinstance(m, QatLif)]
+    layers_ = [m for m in model.modules() if isinstance(m, (QatSynapses, QatReadout))]
+    peaks: dict[nn.Module, float] = {}
+    handles = [
+        m.register_forward_pre_hook(
+            lambda module, args: peaks.__setitem__(module, float(args[0].abs().max()))
+        )
+        for m in neurons
+    ]
+    was_training = model.training
+    for layer in layers_:
+        layer.quantize = False
+    with torch.no_grad():
+        model.eval()(*inputs)
+    for layer in layers_:
+        layer.quantize = True
+    for handle in handles:
+        handle.remove()
+    model.train(was_training)
+    for lif in neurons:
+        synapses, p = lif.synapses, lif.parameters_
+        least = least_unit(peaks[lif], p.dt_s / p.tau_mem_s, synapses.arith)
+        synapses.least_unit.fill_(least)
 
 
 def _feeds_output(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -69,10 +69,14 @@ def awake_scmrl(
     return wake(model, steps, seed)
 
 
-def wake(model, steps: int = 4, seed: int = 0, names=("audio", "visual")):
-    """Set a cross-modal network's norms and raise them until every neuron layer fires."""
-    inputs = poisson_inputs(8, steps, seed, names=names)
-    tensors = [torch.from_numpy(np.moveaxis(inputs[n], 1, 0)).float() for n in names]
+def wake(model, steps: int = 4, seed: int = 0):
+    """``wake_inputs`` with random inputs for sound and pictures."""
+    return wake_inputs(model, poisson_inputs(8, steps, seed), seed)
+
+
+def wake_inputs(model, inputs, seed: int = 0):
+    """Set a cross-modal network's norms on these inputs and raise them until all layers fire."""
+    tensors = [torch.from_numpy(np.moveaxis(v, 1, 0)).float() for v in inputs.values()]
     model.train()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from neuroav.sim.trace import collect
 from neuroav.training import evaluate as evaluation
 from neuroav.training import loop
 from neuroav.training.config import QuantConfig, load_config
-from neuroav.training.qat import prepare_qat
+from neuroav.training.qat import calibrate_range, prepare_qat
 from neuroav_export import compile_module
 
 
@@ -66,6 +66,9 @@ def test_cross_modal_attention_too(form, bits):
     level = 2.0 if form == "mask" else 0.5  # a sum of eight channels passes 0.5 nearly always
     model = samples.awake_scmrl(form=form, residual_threshold=0.1, attention_threshold=level)
     prepare_qat(model, config(bits, "mse")).eval()
+    calibrate_range(
+        model, [torch.from_numpy(np.moveaxis(v, 1, 0)).float() for v in inputs.values()]
+    )
     trained = spikes_of(model, inputs)
     deployment = compile_module(model, inputs, bits=bits, calibration="mse")
     deployed = collect(fast.run(deployment, inputs))

@@ -120,6 +120,7 @@ MODULES: dict[str, str] = {
     "neuroav_export": "compiler",
     "neuroav_export.passes": "compiler",
     "neuroav_export.passes.fold_norm": "compiler",
+    "neuroav_export.passes.limit_range": "compiler",
     "neuroav_export.passes.lower": "compiler",
     "neuroav_export.passes.quantize": "compiler",
     "neuroav_export.pipeline": "compiler",

@@ -56,11 +56,13 @@ class Term:
     """A real-valued bundle of synapses: weight per message of ``source``.
 
     make: integer weight, weight bits, sign mode -> projection (delay filled in later).
+    least: smallest synaptic unit allowed, 0 for any.
     """
 
     source: str
     weight: np.ndarray
     make: Callable[[np.ndarray, int, str], ig.Projection]
+    least: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +154,8 @@ class Quantizer:
         threshold: real threshold that must fit its mantissa in the same unit.
         """
         weights = [t.weight for t in current.terms]
-        unit = choose_unit(weights, threshold, options, self.arith)
+        least = max(t.least for t in current.terms)
+        unit = choose_unit(weights, threshold, options, self.arith, least)
         values = np.unique(np.concatenate([w.reshape(-1) for w in weights]))
         if len(values) == 1 and values[0] > 0:  # counting: a power of two halves without remainder
             unit = np.full_like(unit, values[0] / (1 << (self.arith.weight_bits - 1)))
@@ -187,7 +190,7 @@ def _conv2d(q: Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
             value.name, 0, weight, node.stride, node.padding, node.dilation, node.groups, bits, mode
         )
 
-    term = Term(value.name, node.weight * float(value.scale), make)
+    term = Term(value.name, node.weight * float(value.scale), make, node.least_unit)
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
 
 
@@ -197,7 +200,8 @@ def _dense(q: Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Cur
     def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
         return ig.IntDense(value.name, 0, weight, bits, mode)
 
-    term = Term(value.name, node.weight * float(value.scale), make)
+    least = node.least_unit if isinstance(node, rn.Dense) else 0.0
+    term = Term(value.name, node.weight * float(value.scale), make, least)
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
 
 
