@@ -1,7 +1,8 @@
 """FILE.nav: one HDF5 file that holds a deployment. ``docs/file-format.md`` lists every group.
 
-Readable with h5py alone. Loading checks format, version and content hash before anything is
-decoded, and the stage rules after; a damaged, newer or foreign file is a FileFormatError.
+Readable with h5py alone. Loading checks the seal before the file is opened, format, version and
+content hash before anything is decoded, and the stage rules after; a damaged, newer or foreign file
+is a FileFormatError.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import FileFormatError, NeuroavError
-from neuroav.files import written_whole
+from neuroav.files import SEAL_BYTES, seal, seal_problem, written_whole
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import parse_profile
 from neuroav.stages import verify_graph, verify_integer
@@ -33,10 +34,12 @@ _CLASSES = {
 
 def save(deployment: Deployment, path: str | Path) -> Deployment:
     """Write ``deployment`` to ``path`` whole or not at all; return it with its content hash."""
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
-        _write(deployment, file)
-        digest = content_hash(file)
-        file.attrs["content_hash"] = digest
+    with written_whole(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=SEAL_BYTES) as file:
+            _write(deployment, file)
+            digest = content_hash(file)
+            file.attrs["content_hash"] = digest
+        seal(temporary)
     return replace(deployment, content_hash=digest)
 
 
@@ -48,6 +51,8 @@ def load(path: str | Path) -> Deployment:
             f"{path}: no such file; write one with `neuroav export RUN --out {path}`"
         )
     try:
+        if problem := seal_problem(path):
+            raise FileFormatError(f"{path}: {problem}; export it again")
         with h5py.File(path, "r") as file:
             digest = _check_header(file, path)
             return replace(_read(file), content_hash=digest)

@@ -47,7 +47,7 @@ class Conv2d:
     """Cross-correlation y[o] = sum_i weight[o, i] * x[i] + bias[o], zero padded.
 
     weight: (out, in / groups, rows, columns); bias: (out,) or None. least_unit: smallest real
-    input that an integer weight may stand for, 0 if any.
+    input that an integer weight may stand for, (out,), None for any.
     """
 
     weight: np.ndarray
@@ -56,7 +56,7 @@ class Conv2d:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
-    least_unit: float = 0.0
+    least_unit: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
@@ -77,7 +77,7 @@ class Dense:
 
     weight: np.ndarray
     bias: np.ndarray | None = None
-    least_unit: float = 0.0
+    least_unit: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _need(self.weight.ndim == 2, self, f"weight has {self.weight.ndim} axes, needs 2")

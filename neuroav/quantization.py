@@ -76,11 +76,11 @@ def grid_for(weight: np.ndarray, bits: int, arith: Arithmetic) -> Grid:
 RANGE_MARGIN = 2.0  # assumed: unseen input drives a membrane at most this much further
 
 
-def least_unit(peak: float, fraction: float, arith: Arithmetic) -> float:
-    """Return the smallest synaptic unit at which the registers hold the membrane, with a margin.
+def least_unit(peak: np.ndarray, fraction: float, arith: Arithmetic) -> np.ndarray:
+    """Return the smallest synaptic units at which the registers hold the membranes, with a margin.
 
-    peak: largest |synaptic input| seen, real; fraction: dt / tau_mem, so that the membrane stays
-    within peak / fraction.
+    peak: largest |synaptic input| seen, real, (channels,); fraction: dt / tau_mem, so that a
+    membrane stays within peak / fraction.
     """
     limit = (1 << (min(arith.current_bits, arith.voltage_bits) - 1)) - 1
     return RANGE_MARGIN * peak / fraction * (1 << arith.input_shift) / limit
@@ -91,13 +91,13 @@ def choose_unit(
     threshold: float,
     options: Options,
     arith: Arithmetic,
-    least: float = 0.0,
+    least: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the synaptic unit of a population, shape (1,) or (channels,).
 
     weights: real weights of every projection onto it, (out, ...) each. threshold: its real
     threshold, which must fit the mantissa in the same unit (0 for accumulators). least: as
-    ``least_unit`` gives it, 0 for no limit.
+    ``least_unit`` gives it, None for no limit.
     """
     if options.per_channel:
         rows = [w.reshape(w.shape[0], -1) for w in weights]
@@ -107,7 +107,9 @@ def choose_unit(
     unit = np.max([_covering(r, g, options) for r, g in zip(rows, grids, strict=True)], axis=0)
     if options.calibration == "mse":
         unit = _least_squares(rows, grids, unit)
-    unit = np.maximum(unit, max(threshold / arith.threshold_max, least))
+    unit = np.maximum(unit, threshold / arith.threshold_max)
+    if least is not None:
+        unit = np.maximum(unit, least if options.per_channel else least.max(initial=0.0))
     return np.where(unit > 0, unit, 1.0)
 
 

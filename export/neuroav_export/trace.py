@@ -94,7 +94,7 @@ def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
 
 
 def _qat_synapses(m: QatSynapses) -> rn.Conv2d | rn.Dense:
-    least = float(m.least_unit)
+    least = _array(m.least_unit) if m.least_unit.any() else None
     if m.convolution is None:
         return rn.Dense(_array(m.weight), _array(m.bias), least)
     return rn.Conv2d(_array(m.weight), _array(m.bias), *m.convolution, least)

@@ -35,9 +35,10 @@ import numpy as np
 
 from neuroav.data.ragged import Ragged
 from neuroav.errors import DataError
+from neuroav.files import SEAL_BYTES, seal, seal_problem
 
 FORMAT = "neuroav-events"
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "val", "test")
 _MAX_RATIO = 1100  # deflate cannot do better than 1032:1; more is a damaged size field
 
@@ -104,8 +105,9 @@ def save(path: Path, recordings: Recordings, made_with: dict[str, str]) -> None:
     # Own name for each process: two may prepare the same data, and the last rename wins.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
-        with h5py.File(temporary, "x") as file:
+        with h5py.File(temporary, "x", userblock_size=SEAL_BYTES) as file:
             _write(file, recordings, made_with)
+        seal(temporary)
         os.replace(temporary, path)
     except OSError as err:
         raise DataError(f"cannot write the data cache {path}: {err}") from err
@@ -132,6 +134,8 @@ def read(path: Path, remedy: str) -> Recordings:
     version. A damaged file is never repaired or replaced here.
     """
     try:
+        if problem := seal_problem(path):
+            raise DataError(problem)
         datasets, stored = _read_datasets(path)
         if _digest(datasets) != stored:
             raise DataError("its content does not match its hash")

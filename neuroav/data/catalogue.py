@@ -100,6 +100,7 @@ def cache_path(
     """Where the prepared data lies or would lie; its name holds a hash of every parameter."""
     dataset_info(name)
     stated = _GENERATORS[name].parameters(preset, data_seed, limit)
+    stated = {**stated, "cache_version": cache.VERSION}
     key = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
     return Path(cache_dir) / name / f"{preset}-{key}.h5"
 

@@ -93,7 +93,7 @@ class QatSynapses(nn.Module):
         self.quantize = True
         self.unit = np.ones(1)
         # kept with the weights: the unit must not move with the data once training began
-        self.register_buffer("least_unit", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("least_unit", torch.zeros(len(weight), dtype=torch.float64))
         self.least_unit: torch.Tensor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -118,7 +118,7 @@ class QatSynapses(nn.Module):
         """
         weight = self.weight.detach().double().numpy() * scale
         bias = self.bias.detach().double().numpy()
-        least = float(self.least_unit)
+        least = self.least_unit.numpy()
         self.unit = choose_unit([weight], self.threshold, self.options, self.arith, least)
         stored, grid, _ = integer_weights(weight, self.unit, self.options, self.arith)
         mantissa, exponent, _ = integer_bias(bias, self.unit, self.arith)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import fx, nn
 
@@ -113,13 +114,13 @@ def calibrate_range(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
     """
     neurons = [m for m in model.modules() if isinstance(m, QatLif)]
     layers_ = [m for m in model.modules() if isinstance(m, (QatSynapses, QatReadout))]
-    peaks: dict[nn.Module, float] = {}
-    handles = [
-        m.register_forward_pre_hook(
-            lambda module, args: peaks.__setitem__(module, float(args[0].abs().max()))
-        )
-        for m in neurons
-    ]
+    peaks: dict[nn.Module, np.ndarray] = {}
+
+    def keep(module: nn.Module, args: tuple[torch.Tensor]) -> None:
+        by_channel = args[0].abs().transpose(0, 2).flatten(1)
+        peaks[module] = by_channel.amax(1).double().numpy()
+
+    handles = [m.register_forward_pre_hook(keep) for m in neurons]
     was_training = model.training
     for layer in layers_:
         layer.quantize = False
@@ -133,7 +134,7 @@ def calibrate_range(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
     for lif in neurons:
         synapses, p = lif.synapses, lif.parameters_
         least = least_unit(peaks[lif], p.dt_s / p.tau_mem_s, synapses.arith)
-        synapses.least_unit.fill_(least)
+        synapses.least_unit.copy_(torch.from_numpy(least))
 
 
 def _feeds_output(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

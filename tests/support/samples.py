@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
+from neuroav.files import seal
 from neuroav.models import build_model
 from neuroav.training.config import ModelConfig, ScmrlConfig
 
@@ -27,6 +30,14 @@ def load_script(path: Path):
         return module
     finally:
         sys.path.remove(str(path.parent))
+
+
+@contextmanager
+def edited_hdf5(path: Path):
+    """Open a sealed HDF5 file for changes, and seal it again: damage that its seal cannot show."""
+    with h5py.File(path, "r+") as file:
+        yield file
+    seal(path)
 
 
 def tiny_example():

@@ -11,6 +11,7 @@ import samples
 
 from neuroav import navfile
 from neuroav.errors import FileFormatError
+from neuroav.files import seal
 from neuroav.sim import reference
 from neuroav.sim.trace import SpikeDigest
 
@@ -91,7 +92,7 @@ def outcome(path) -> str:
 
 
 def test_flipped_bytes_never_load_as_something_else(deployment, path):
-    """Flip one byte at many places: the file is refused, or (slack space) loads unchanged."""
+    """Flip one byte at many places: the file is refused, unless the byte fills up its seal."""
     data, refused = path.read_bytes(), 0
     good = navfile.load(path).content_hash
     for place in np.linspace(0, len(data) - 1, 60).astype(int):
@@ -101,18 +102,32 @@ def test_flipped_bytes_never_load_as_something_else(deployment, path):
         found = outcome(path)
         assert found == good or "net.nav" in found
         refused += found != good
-    assert refused > 10
+    assert refused >= 59
+    broken = bytearray(data)
+    broken[300] ^= 0x55
+    path.write_bytes(bytes(broken))
+    assert outcome(path) == good
 
 
-def test_changed_value_breaks_the_hash(path):
+def test_changed_value_breaks_the_seal_and_the_hash(path):
     with h5py.File(path, "r+") as file:
         file["integer/audio_lif/threshold"][0] += 1
+    with pytest.raises(FileFormatError, match="its seal says .* changed or damaged; export it"):
+        navfile.load(path)
+    seal(path)
     with pytest.raises(FileFormatError, match="content hash is .* it was changed or damaged"):
         navfile.load(path)
 
 
+def test_h5py_alone_reads_it(path):
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == "neuroav-deployment"
+        assert file.userblock_size == 512
+    assert path.read_bytes().startswith(b"NeuroAV sealed HDF5")
+
+
 def test_newer_version(path):
-    with h5py.File(path, "r+") as file:
+    with samples.edited_hdf5(path) as file:
         file.attrs["version"] = 99
     with pytest.raises(FileFormatError, match="format version 99, this program reads 1; update"):
         navfile.load(path)
@@ -121,13 +136,13 @@ def test_newer_version(path):
 def test_foreign_hdf5(tmp_path):
     with h5py.File(tmp_path / "other.nav", "w") as file:
         file["data"] = [1, 2]
-    with pytest.raises(FileFormatError, match="is HDF5 but no NeuroAV deployment"):
+    with pytest.raises(FileFormatError, match="it is HDF5 without a seal, so not written"):
         navfile.load(tmp_path / "other.nav")
 
 
 def test_text_file(tmp_path):
     (tmp_path / "text.nav").write_text("hello")
-    with pytest.raises(FileFormatError, match=r"text\.nav: cannot be read as a deployment"):
+    with pytest.raises(FileFormatError, match=r"text\.nav: it is no HDF5 file"):
         navfile.load(tmp_path / "text.nav")
 
 
@@ -136,7 +151,7 @@ def rehash(file: h5py.File) -> None:
 
 
 def test_invalid_network_with_a_good_hash_is_refused(path):
-    with h5py.File(path, "r+") as file:
+    with samples.edited_hdf5(path) as file:
         file["integer/audio_lif/threshold"][0] = 2**20
         rehash(file)
     with pytest.raises(FileFormatError, match="holds an invalid network: audio_lif: threshold"):
@@ -144,7 +159,7 @@ def test_invalid_network_with_a_good_hash_is_refused(path):
 
 
 def test_nan_weights_with_a_good_hash_are_refused(path):
-    with h5py.File(path, "r+") as file:
+    with samples.edited_hdf5(path) as file:
         file["real/head/weight"][0, 0] = np.nan
         rehash(file)
     with pytest.raises(FileFormatError, match=r"Readout\.weight: 1 of 6 values are NaN"):
@@ -152,7 +167,7 @@ def test_nan_weights_with_a_good_hash_are_refused(path):
 
 
 def test_missing_part_with_a_good_hash_is_refused(path):
-    with h5py.File(path, "r+") as file:
+    with samples.edited_hdf5(path) as file:
         del file["integer/audio_lif"].attrs["decay_v"]
         rehash(file)
     with pytest.raises(FileFormatError, match="cannot be read as a deployment"):

@@ -34,8 +34,9 @@ def limit_range(
         if not isinstance(lif, rn.Lif) or not isinstance(layer, (rn.Conv2d, rn.Dense)):
             continue
         source = graph.inputs[name][0]
-        if not layer.least_unit:
-            peak = float(values[source].abs().max())
+        if layer.least_unit is None:
+            value = values[source]
+            peak = value.abs().transpose(0, 2).flatten(1).amax(1).numpy()  # by channel
             fraction = graph.dt_s / lif.tau_mem_s
             changed[source] = replace(layer, least_unit=least_unit(peak, fraction, arith))
     return graph.with_nodes(nodes=changed)

@@ -56,13 +56,13 @@ class Term:
     """A real-valued bundle of synapses: weight per message of ``source``.
 
     make: integer weight, weight bits, sign mode -> projection (delay filled in later).
-    least: smallest synaptic unit allowed, 0 for any.
+    least: smallest synaptic unit allowed, (channels,), None for any.
     """
 
     source: str
     weight: np.ndarray
     make: Callable[[np.ndarray, int, str], ig.Projection]
-    least: float = 0.0
+    least: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,8 @@ class Quantizer:
         threshold: real threshold that must fit its mantissa in the same unit.
         """
         weights = [t.weight for t in current.terms]
-        least = max(t.least for t in current.terms)
+        limits = [t.least for t in current.terms if t.least is not None]
+        least = np.max(limits, axis=0) if limits else None
         unit = choose_unit(weights, threshold, options, self.arith, least)
         values = np.unique(np.concatenate([w.reshape(-1) for w in weights]))
         if len(values) == 1 and values[0] > 0:  # counting: a power of two halves without remainder
@@ -200,7 +201,7 @@ def _dense(q: Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Cur
     def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
         return ig.IntDense(value.name, 0, weight, bits, mode)
 
-    least = node.least_unit if isinstance(node, rn.Dense) else 0.0
+    least = node.least_unit if isinstance(node, rn.Dense) else None
     term = Term(value.name, node.weight * float(value.scale), make, least)
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
 
