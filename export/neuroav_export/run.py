@@ -1,9 +1,10 @@
-"""Export a run folder: load the trained model, compile it, write FILE.nav, say what was made."""
+"""A run folder compiled: load the trained model, write FILE.nav, or say what stands against it."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 
 import neuroav
-from neuroav import navfile
+from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
 from neuroav.deployment import Probe
 from neuroav.integer import synapse_count
 from neuroav.quantization import Calibration, Options
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
+from neuroav_export.linting import deployable, lint
 from neuroav_export.pipeline import compile_module
 
 if TYPE_CHECKING:
@@ -86,6 +88,41 @@ def export_run(
             }
             for n in graph.order
         },
+    }
+
+
+def lint_run(
+    run: Path,
+    *,
+    target: str = "loihi2",
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Say what keeps the best weights of ``run`` from being deployed on ``target``.
+
+    Keys: target (the profile's id), deployable, findings (list of the fields of
+    ``linting.Finding``). Quantized as the run was trained to be, like ``export_run``.
+    """
+    profile = hardware.load_profile(target)  # refuses an unknown one before any work
+    model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
+    torch.set_num_threads(config.train.threads)
+    options = run_options(config, None, None, None)
+    check = data.split("val").frames(np.arange(PROBE_SAMPLES))
+    names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
+    found = lint(
+        model,
+        {n: getattr(check, n) for n in names},
+        target=target,
+        bits=options.bits,
+        calibration=options.calibration,
+        per_channel=options.per_channel,
+        max_count={n: count_limit(data, n) for n in names},
+    )
+    return {
+        "target": profile.id,
+        "deployable": deployable(found),
+        "findings": [asdict(f) for f in found],
     }
 
 

@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "data": "neuroav.cli.data:data",
     "train": "neuroav.cli.train:train",
     "evaluate": "neuroav.cli.train:evaluate",
+    "lint": "neuroav.cli.lint:lint",
     "export": "neuroav.cli.export:export",
     "convert": "neuroav.cli.convert:convert",
     "simulate": "neuroav.cli.simulate:simulate",

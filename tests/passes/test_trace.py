@@ -66,6 +66,8 @@ def test_converters_cover_what_the_models_use():
         (PerStep(nn.AvgPool2d(2)), r"middle\.layer: AvgPool2d cannot be compiled"),
         (PerStep(nn.MaxPool2d(2, ceil_mode=True)), r"middle\.layer: max pooling with dilation"),
         (PerStep(nn.Conv2d(2, 2, 3, padding="same")), r"middle\.layer: padding 'same'"),
+        (nn.MaxPool2d(2), r"middle: MaxPool2d takes the frames of one step; use PerStep"),
+        (PerStep(Lif()), r"middle\.layer: Lif needs all steps in order, PerStep mixes them"),
         (
             PerStep(nn.BatchNorm2d(2, track_running_stats=False)),
             r"middle\.layer: batch norm without running statistics",
@@ -88,6 +90,25 @@ class Twice(Net):
         return self.time_mean(self.head(self.mean(self.lif(y))))
 
 
+class TwicePerStep(Net):
+    def forward(self, x):
+        return super().forward(self.middle(self.middle(x)))
+
+
+class Branching(Net):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.x, self.rest = PerStep(nn.Conv2d(1, 2, 3)), Lif()
+
+    def forward(self, x):
+        return self.rest(self.x(x))
+
+
 class Pair(Net):
     def forward(self, x):
         y = super().forward(x)
@@ -99,12 +120,23 @@ class Pair(Net):
     [
         (Functions(), "relu: call_function relu in forward cannot be traced"),
         (Twice(), "lif: is called twice"),
+        (TwicePerStep(PerStep(nn.Sequential(nn.Conv2d(1, 1, 1)))), "middle: is called twice"),
+        (Branching(), r"the network: forward cannot be traced \(symbolically traced variables"),
+        (nn.Sequential(Branching()), r"0: forward cannot be traced \(symbolically traced var"),
+        (Named(), "x: is the name of a layer and of an input"),
         (Pair(), "returns several values"),
     ],
 )
 def test_unsupported_forwards_are_named(net, message):
     with pytest.raises(UnsupportedModule, match=message):
         trace(net, FRAMES)
+
+
+def test_neurons_of_a_layer_share_their_parameters():
+    lif = Lif()
+    lif.norse = lif.norse._replace(v_th=torch.ones(2, 1, 1))
+    with pytest.raises(UnsupportedModule, match="lif: v_th holds 2 values"):
+        trace(Net(neuron=lif), FRAMES)
 
 
 def test_sample_must_match_forward():
@@ -130,6 +162,11 @@ def test_mixed_time_steps_are_refused():
 def test_bad_samples_are_refused(value, message):
     with pytest.raises(DataError, match=f"sample 'x': .*{message}"):
         compile_module(Net(), {"x": value})
+
+
+def test_no_sample_at_all_is_refused():
+    with pytest.raises(DataError, match="the sample holds no input"):
+        compile_module(Net(), {})
 
 
 def test_nan_in_a_weight_is_named():
