@@ -9,7 +9,7 @@ import torch
 from faulty import CASES, LONG, Calls, X, altered, attention_net, conv, found_in, joined, net
 from torch import nn
 
-from neuroav.models import build_model
+from neuroav.models import registry
 from neuroav.models.layers import (
     Add,
     Gain,
@@ -28,7 +28,7 @@ from neuroav_export.linting import deployable
 # --- the registry ------------------------------------------------------------------------------
 FORMS = ("spatial", "temporal", "spatiotemporal", "mask")
 MODELS = [
-    *((name, {}) for name in ("audio", "visual", "add")),
+    *((name, {}) for name in registry.MODELS if name not in ("scmrl", "weight-attention")),
     *(("scmrl", {"form": form}) for form in FORMS),
     ("scmrl", {"mode": "faithful"}), ("scmrl", {"alpha": 0.0}), ("scmrl", {"join": "concat"}),
     ("scmrl", {"spiking_residual": False}),
@@ -37,7 +37,7 @@ MODELS = [
 
 @pytest.mark.parametrize(("name", "switches"), MODELS, ids=str)
 def test_every_model_is_deployable_on_loihi2(name, switches):
-    model = build_model(ModelConfig(name=name, embed_dim=8), samples.SHAPES, 10,
+    model = registry.build_model(ModelConfig(name=name, embed_dim=8), samples.SHAPES, 10,
                         ScmrlConfig(**switches))  # fmt: skip
     found = found_in(model.eval(), samples.poisson_inputs(1, 4, names=model.inputs))
     assert deployable(found)
@@ -49,8 +49,20 @@ def test_every_model_is_deployable_on_loihi2(name, switches):
         assert holding == (["attention", "product"] if whole else ["attention"]) * 2
 
 
+def test_weight_attention_is_named_operation_by_operation():
+    model = registry.build_model(ModelConfig(name="weight-attention"), samples.SHAPES, 10)
+    found = found_in(model.eval(), samples.poisson_inputs(1, 4))
+    assert {(f.layer, f.rule) for f in found} == {
+        (f"mix.{name}{part}", rule)
+        for name in ("audio", "visual")
+        for part, rule in (
+            ("", "mean"), ("", "concat"), ("", "index"), ("", "product"), (".fc2", "current"),
+        )
+    }  # fmt: skip
+
+
 def test_add_on_loihi1_lists_what_sends_integers():
-    model = build_model(ModelConfig(name="add", embed_dim=8), samples.SHAPES, 10)
+    model = registry.build_model(ModelConfig(name="add", embed_dim=8), samples.SHAPES, 10)
     found = found_in(model.eval(), samples.poisson_inputs(1, 4), target="loihi1")
     assert {f.rule for f in found} == {"graded"}
     parts = ("", ".stem.tokens", ".mlp.residual", ".token_mean")
