@@ -16,7 +16,7 @@ frame 0 only when it has seen the last frame of the sample: its latency is longe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -280,6 +280,7 @@ class IntTemporalAttention(_Attention):
         return self.heads * self.tokens * steps**2
 
 
+FORMS: tuple[Literal["key-value", "score"], ...] = ("key-value", "score")
 POPULATION_CLASSES = (
     IntInput,
     IntLif,
@@ -344,6 +345,17 @@ class IntGraph:
     def aligned_delay(self, target: str, source: str) -> int:
         """Return the extra delay that makes ``source`` arrive with the longest path."""
         return self.latency[target] - self.held(target) - 1 - self.latency[source]
+
+
+def attention_forms(pop: IntSpatialAttention | IntTemporalAttention, steps: int) -> dict[str, int]:
+    """Return the neurons that each exact form of an attention keeps its state in.
+
+    'coincidence': a neuron for every (token, i, j) that k and v meet in and one that q gates, and
+    the sums over tokens. ``pop.form`` is the smallest of the first two; the third never is.
+    """
+    found: dict[str, int] = {f: replace(pop, form=f).state_neurons(steps) for f in FORMS}
+    width, part = pop.shape[0], pop.head_channels
+    return {**found, "coincidence": 2 * pop.tokens * width * part + width * part}
 
 
 # --- synapses counted ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import neuroav
 from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
 from neuroav.deployment import Probe
-from neuroav.integer import synapse_count
+from neuroav.integer import ATTENTION_CLASSES, attention_forms, synapse_count
 from neuroav.quantization import Calibration, Options
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
@@ -47,8 +47,9 @@ def export_run(
     quantization-aware run was trained with, else 8 bits, 'max', per tensor.
 
     Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
-    could overflow, by population), cores, chips, utilisation (the last three null: placement is
-    not modelled yet).
+    could overflow, by population), attention (by population the form chosen and the state neurons
+    of every exact form), cores, chips, utilisation (the last three null: placement is not modelled
+    yet).
     """
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
@@ -77,6 +78,11 @@ def export_run(
         "saturations": dict(deployment.saturations),
         "hash": deployment.content_hash,
         "unproven": unproven(bounds(graph, deployment.profile.arithmetic)),
+        "attention": {
+            n: {"form": pop.form, "neurons": attention_forms(pop, graph.steps)}
+            for n in graph.order
+            if isinstance(pop := graph.populations[n], ATTENTION_CLASSES)
+        },
         "cores": None,
         "chips": None,
         "utilisation": None,

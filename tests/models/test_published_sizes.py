@@ -29,6 +29,11 @@ PUBLISHED = {
         64, 16, "shallow", EVENTS, 10, 81_536, 18_816, 256, 50_176, 12_544, "key-value",
     ),
 }  # fmt: skip
+COINCIDENCE = {  # 2 N D d + D d
+    "CREMA-D": 528_384,
+    "UrbanSound8K-AV": 33_024,
+    "MNISTDVS-NTIDIGITS, D=64": 25_344,
+}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -59,4 +64,9 @@ def test_counts_of_the_published_configurations(name):
         attentions[temporal].form,
     ]
     assert found == expected
+    for attention in attentions.values():
+        forms = ig.attention_forms(attention, steps)
+        assert attention.state_neurons(steps) == min(forms.values())
+    forms = ig.attention_forms(attentions[spatial], steps)
+    assert forms["coincidence"] == COINCIDENCE[name]
     assert all(p.cap == 8 for p in attentions.values())  # threshold 1, scale 0.25, leak one half
