@@ -14,8 +14,17 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.errors import ProfileError, UnsupportedNode
 from neuroav.hardware import load_profile
-from neuroav.models.layers import Add, Gain, Lif, LifParameters, PerStep, SpatialMean, TimeMean
-from neuroav.sim import fast, real
+from neuroav.models.layers import (
+    Add,
+    Gain,
+    Lif,
+    LifParameters,
+    MaskAttention,
+    PerStep,
+    SpatialMean,
+    TimeMean,
+)
+from neuroav.sim import fast, real, reference
 from neuroav.sim.trace import collect
 from neuroav.stages import verify_graph, verify_integer
 from neuroav_export import compile_module
@@ -115,6 +124,31 @@ HEAD = (SpatialMean(), nn.Linear(2, 3), TimeMean())
 def test_real_passes_name_what_they_cannot_do(graph, apply, message):
     with pytest.raises(UnsupportedNode, match=message):
         apply(graph())
+
+
+class MaskedPool(nn.Module):
+    """OR pooling of masked spikes: binary, so it compiles."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lif = conv(), Lif(LifParameters(v_threshold=0.1))
+        self.gate, self.gate_lif = conv(1, 1), Lif(LifParameters(v_threshold=0.1))
+        self.mask, self.pool = MaskAttention(), PerStep(nn.MaxPool2d(2))
+        self.head = nn.Sequential(*HEAD)
+        nn.init.constant_(self.gate.layer.weight, 0.05)  # open where there are events
+
+    def forward(self, x):
+        masked = self.mask(self.gate_lif(self.gate(x)), self.lif(self.conv(x)))
+        return self.head(self.pool(masked))
+
+
+def test_masked_spikes_can_be_pooled():
+    torch.manual_seed(3)
+    x = {"x": np.random.default_rng(0).poisson(1.5, (3, 4, 1, 4, 4)).astype(np.int32)}
+    deployment = compile_module(MaskedPool().eval(), x)
+    outputs = collect(reference.run(deployment, x))
+    assert 0 < outputs["pool"].mean() < 1
+    assert set(np.unique(outputs["mask"])) == {0, 1}
 
 
 def compiled(*modules, bits=8):

@@ -16,7 +16,7 @@ from neuroav import nodes as rn
 from neuroav.errors import UnsupportedNode
 from neuroav.graph import SpikingGraph
 
-_BINARY = (rn.Lif, rn.OrPool2d)
+_BINARY = (rn.Lif, rn.OrPool2d, rn.Mask)
 
 
 def lower(graph: SpikingGraph) -> SpikingGraph:
