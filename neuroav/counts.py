@@ -11,6 +11,7 @@ import numpy as np
 
 from neuroav import integer as ig
 from neuroav.sim.trace import Trace
+from neuroav.synapses import fan_out
 
 SILENT, SATURATED = 0.001, 0.9
 
@@ -68,7 +69,7 @@ class Counter:
                 p.source,
                 name,
                 SYNOP_KIND[type(p)],
-                ig.fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1)
+                fan_out(p, graph.populations[p.source].shape, pop.shape).reshape(-1)
                 * (pop.fan(graph.steps) if isinstance(pop, ig.ATTENTION_CLASSES) else 1),
             )
             for name, pop in graph.populations.items()

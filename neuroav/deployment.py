@@ -10,7 +10,8 @@ import numpy as np
 from neuroav.errors import DataError
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
-from neuroav.integer import IntGraph, synapse_count
+from neuroav.integer import IntGraph
+from neuroav.synapses import synapse_count
 
 Inputs = Mapping[str, np.ndarray]
 

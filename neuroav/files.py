@@ -57,8 +57,8 @@ def seal_problem(path: Path) -> str | None:
     found = _digest(path)
     if found != stated:
         return (
-            f"its bytes have sha256 {found[:12]}..., its seal says {stated[:12]}...: it was changed "
-            "or damaged"
+            f"its bytes have sha256 {found[:12]}..., its seal says {stated[:12]}...: "
+            "it was changed or damaged"
         )
     return None
 

@@ -16,7 +16,7 @@ frame 0 only when it has seen the last frame of the sample: its latency is longe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -347,85 +347,6 @@ class IntGraph:
         return self.latency[target] - self.held(target) - 1 - self.latency[source]
 
 
-def attention_forms(pop: IntSpatialAttention | IntTemporalAttention, steps: int) -> dict[str, int]:
-    """Return the neurons that each exact form of an attention keeps its state in.
-
-    'coincidence': a neuron for every (token, i, j) that k and v meet in and one that q gates, and
-    the sums over tokens. ``pop.form`` is the smallest of the first two; the third never is.
-    """
-    found: dict[str, int] = {f: replace(pop, form=f).state_neurons(steps) for f in FORMS}
-    width, part = pop.shape[0], pop.head_channels
-    return {**found, "coincidence": 2 * pop.tokens * width * part + width * part}
-
-
-# --- synapses counted ------------------------------------------------------------------------
 def conv_windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     """Return how many windows fit along one axis."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def fan_out(projection: Projection, source: Shape, target: Shape) -> np.ndarray:
-    """Return for every source neuron how many non-zero synapses it drives, int64 of ``source``.
-
-    A synaptic operation is one message meeting one non-zero synapse, so
-    ``sum(messages != 0, weighted by fan_out)`` is the count of synaptic operations.
-    """
-    if isinstance(projection, IntDense):
-        return (projection.weight != 0).sum(axis=0).reshape(source).astype(np.int64)
-    if isinstance(projection, (IntIdentity, IntPlace)):
-        return np.full(source, int(projection.weight != 0), np.int64)
-    if isinstance(projection, IntSpread):
-        return np.full(source, int(np.prod(projection.places)), np.int64)
-    if isinstance(projection, IntSpatialSum):
-        return np.ones(source, np.int64)
-    if isinstance(projection, IntPool):
-        taps = np.ones((source[0], 1, *projection.kernel), np.int64)
-        return _conv_fan_out(
-            taps, projection.stride, projection.padding, (1, 1), source[0], source, target
-        )
-    assert isinstance(projection, IntConv2d)
-    taps = (projection.weight != 0).astype(np.int64)
-    return _conv_fan_out(
-        taps,
-        projection.stride,
-        projection.padding,
-        projection.dilation,
-        projection.groups,
-        source,
-        target,
-    )
-
-
-def _conv_fan_out(taps, stride, padding, dilation, groups, source: Shape, target: Shape):
-    channels, height, width = source
-    out_channels, rows, columns = target
-    per_group = out_channels // groups
-    # (input channel, kernel row, kernel column): synapses that share this tap
-    shared = taps.reshape(groups, per_group, *taps.shape[1:]).sum(axis=1)
-    shared = shared.reshape(channels, *taps.shape[2:])
-    count = np.zeros((channels, height + 2 * padding[0], width + 2 * padding[1]), np.int64)
-    for r in range(taps.shape[2]):
-        for c in range(taps.shape[3]):
-            top, left = r * dilation[0], c * dilation[1]
-            count[
-                :,
-                top : top + stride[0] * rows : stride[0],
-                left : left + stride[1] * columns : stride[1],
-            ] += shared[:, r, c, None, None]
-    return count[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
-
-
-def synapse_count(graph: IntGraph, name: str) -> int:
-    """Return the number of non-zero synapses onto a population, shared weights unrolled.
-
-    Those inside an attention count too: from q, k and v to its state, and from there on.
-    """
-    target = graph.populations[name]
-    found = sum(
-        int(fan_out(p, graph.populations[p.source].shape, target.shape).sum())
-        for p in target.projections
-    )
-    if isinstance(target, _Attention):
-        state = target.state_neurons(graph.steps)
-        return found * target.fan(graph.steps) + state * target.reach(graph.steps)
-    return found

@@ -16,8 +16,9 @@ import neuroav
 from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
 from neuroav.deployment import Probe
-from neuroav.integer import ATTENTION_CLASSES, attention_forms, synapse_count
+from neuroav.integer import ATTENTION_CLASSES
 from neuroav.quantization import Calibration, Options
+from neuroav.synapses import attention_forms, synapse_count
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
 from neuroav_export.linting import deployable, lint

@@ -17,6 +17,7 @@ from neuroav import integer as ig
 from neuroav.counts import silent_and_saturated
 from neuroav.hardware import Profile, Quantity
 from neuroav.report.measure import BACKEND, Measured
+from neuroav.synapses import synapse_count
 
 STATEMENT = "estimate, not measurement"
 KINDS: dict[type, str] = {
@@ -124,7 +125,7 @@ def _layer(run: Measured, profile: Profile, name: str) -> dict[str, Any]:
         "inputs": _reached_from(graph, name),
         "latency_steps": graph.latency[name],
         "neurons": pop.state_neurons(graph.steps),
-        "synapses": ig.synapse_count(graph, name),
+        "synapses": synapse_count(graph, name),
         "spikes_float": None if floating is None else float(floating.mean()),
         "spikes_deployed": float(counts.spikes[name].mean()),
         "rate_float": None if floating is None else float(floating.mean()) / places,

@@ -13,6 +13,7 @@ import torch
 
 from neuroav import integer as ig
 from neuroav.models import build_model
+from neuroav.synapses import attention_forms, synapse_count
 from neuroav.training.config import ModelConfig, ScmrlConfig
 from neuroav_export import compile_module
 
@@ -59,14 +60,14 @@ def test_counts_of_the_published_configurations(name):
         state(ig.IntLif, "stem"),
         state(ig.IntOr, "stem"),
         attentions[spatial].state_neurons(steps),
-        ig.synapse_count(graph, spatial),
+        synapse_count(graph, spatial),
         attentions[temporal].state_neurons(steps),
         attentions[temporal].form,
     ]
     assert found == expected
     for attention in attentions.values():
-        forms = ig.attention_forms(attention, steps)
+        forms = attention_forms(attention, steps)
         assert attention.state_neurons(steps) == min(forms.values())
-    forms = ig.attention_forms(attentions[spatial], steps)
+    forms = attention_forms(attentions[spatial], steps)
     assert forms["coincidence"] == COINCIDENCE[name]
     assert all(p.cap == 8 for p in attentions.values())  # threshold 1, scale 0.25, leak one half

@@ -14,6 +14,7 @@ from neuroav.errors import StageError
 from neuroav.graph import SpikingGraph, topological_order
 from neuroav.hardware import load_profile
 from neuroav.stages import verify_graph, verify_integer
+from neuroav.synapses import fan_out
 
 ARITH = load_profile("loihi2").arithmetic
 
@@ -141,8 +142,8 @@ def test_fan_out_counts_every_synapse_of_every_projection_kind():
             if 0 <= row < 5 and 0 <= column < 7 and weight[o, i, dr, dc]:
                 count[(o // 2) * 2 + i, row, column] += 1
     assert count.sum() > 100
-    assert np.array_equal(ig.fan_out(conv, source, target), count)
-    pool = ig.fan_out(ig.IntPool("x", 0, (3, 3), (2, 2), (1, 1)), (1, 4, 4), (1, 2, 2))
+    assert np.array_equal(fan_out(conv, source, target), count)
+    pool = fan_out(ig.IntPool("x", 0, (3, 3), (2, 2), (1, 1)), (1, 4, 4), (1, 2, 2))
     assert pool[0].tolist() == [[1, 2, 1, 1], [2, 4, 2, 2], [1, 2, 1, 1], [1, 2, 1, 1]]
     dense = ig.IntDense("x", 0, np.array([[0, 2, 4], [0, 0, 6]]), 8, "excitatory")
-    assert ig.fan_out(dense, (3,), (2,)).tolist() == [0, 1, 2]
+    assert fan_out(dense, (3,), (2,)).tolist() == [0, 1, 2]
