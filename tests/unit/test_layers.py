@@ -51,6 +51,7 @@ MODULES: dict[str, str] = {
     "neuroav.nodes": "graph",
     "neuroav.quantization": "graph",
     "neuroav.stages": "graph",
+    "neuroav.synapses": "graph",
     "neuroav.bounds": "graph",
     "neuroav.deployment": "deployment",
     "neuroav.navfile": "deployment",
