@@ -69,6 +69,8 @@ PARTS = (
     ),
     Part("espeakng-loader", "espeakng_loader", "speech", "espeakng-loader>=0.2.4",
          "synthesised speech"),
+    Part("optuna", "optuna", "studies", "optuna>=3.6", "sweeps"),
+    Part("matplotlib", "matplotlib", "studies", "matplotlib>=3.7", "figures of studies"),
 )  # fmt: skip
 
 

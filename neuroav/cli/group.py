@@ -24,6 +24,8 @@ COMMANDS: dict[str, str] = {
     "simulate": "neuroav.cli.simulate:simulate",
     "verify": "neuroav.cli.simulate:verify",
     "report": "neuroav.cli.report:report",
+    "sweep": "neuroav.cli.sweep:sweep",
+    "robustness": "neuroav.cli.robustness:robustness",
     "profiles": "neuroav.cli.profiles:profiles",
     "doctor": "neuroav.cli.doctor:doctor",
 }

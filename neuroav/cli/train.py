@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def train(
     """
     if resume and init_from is not None:
         raise click.UsageError("--resume and --init-from exclude each other")
-    overrides = _overrides(settings, {"epochs": epochs, "seed": seed, "threads": threads})
+    overrides = overrides_of(settings, {"epochs": epochs, "seed": seed, "threads": threads})
     file = _stored(out) if resume and config is None else config
     loaded = _load(model, data, file, overrides)
 
@@ -89,7 +90,9 @@ def train(
     return Outcome(metrics, [pairs({"run": out} | summary), *warnings])
 
 
-def _overrides(settings: tuple[str, ...], train: dict[str, int | None]) -> dict[str, str]:
+def overrides_of(
+    settings: tuple[str, ...], train: Mapping[str, int | None] | None = None
+) -> dict[str, str]:
     """Return dotted key -> text of ``--set`` and of the short options, which come last."""
     overrides: dict[str, str] = {}
     for setting in settings:
@@ -100,7 +103,7 @@ def _overrides(settings: tuple[str, ...], train: dict[str, int | None]) -> dict[
                 param_hint="'--set'",
             )
         overrides[key.strip()] = value.strip()
-    overrides |= {f"train.{k}": str(v) for k, v in train.items() if v is not None}
+    overrides |= {f"train.{k}": str(v) for k, v in (train or {}).items() if v is not None}
     return overrides
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,21 @@ class AVSplit:
         """Frames of the fixed pairs, unaltered: all in manifest order, or those at ``indices``."""
         rows = self._rows(indices)
         audio, visual = self.recordings.audio.take(rows), self.recordings.visual.take(rows)
+        return self._bin(audio, visual, self.recordings.labels[rows])
+
+    def altered(
+        self,
+        change: Callable[[str, Ragged], Ragged],
+        indices: Sequence[int] | np.ndarray | None = None,
+    ) -> Frames:
+        """Frames as ``frames`` gives them, from events that ``change`` has altered.
+
+        change: called with 'audio' and with 'visual' and the events of the chosen samples, in their
+        order; returns as many items.
+        """
+        rows = self._rows(indices)
+        audio = change("audio", self.recordings.audio.take(rows))
+        visual = change("visual", self.recordings.visual.take(rows))
         return self._bin(audio, visual, self.recordings.labels[rows])
 
     def augmented(self, augmentation: Augmentation, rng: np.random.Generator) -> Frames:

@@ -34,9 +34,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "ground", "graph", "deployment", "data", "learning", "executors", "measures", "compiler",
         "runs",
     ),
+    # Many runs and files: uses everything that one run or file needs.
+    "studies": (
+        "ground", "graph", "deployment", "data", "learning", "executors", "measures", "compiler",
+        "runs",
+    ),
     "command line": (
         "ground", "graph", "deployment", "data", "learning", "executors", "measures", "compiler",
-        "runs", "doctor", "demo",
+        "runs", "doctor", "demo", "studies",
     ),
 }  # fmt: skip
 
@@ -65,6 +70,7 @@ MODULES: dict[str, str] = {
     "neuroav.data.catalogue": "data",
     "neuroav.data.cochlea": "data",
     "neuroav.data.dvs": "data",
+    "neuroav.data.disturb": "data",
     "neuroav.data.frames": "data",
     "neuroav.data.manifest": "data",
     "neuroav.data.nmnistfsdd": "data",
@@ -150,6 +156,18 @@ MODULES: dict[str, str] = {
     "neuroav.report.tables": "runs",
     "neuroav.simulate": "runs",
     "neuroav.verify": "runs",
+    "neuroav.studies": "studies",
+    "neuroav.studies.conditions": "studies",
+    "neuroav.studies.grid": "studies",
+    "neuroav.studies.onerun": "studies",
+    "neuroav.studies.parallel": "studies",
+    "neuroav.studies.plots": "studies",
+    "neuroav.studies.robustness": "studies",
+    "neuroav.studies.robustness_plot": "studies",
+    "neuroav.studies.summary": "studies",
+    "neuroav.studies.sweep": "studies",
+    "neuroav.studies.sweep_plot": "studies",
+    "neuroav.studies.todo": "studies",
     "neuroav.doctor": "doctor",
     "neuroav.demo": "demo",
     "neuroav.__main__": "command line",
@@ -165,7 +183,9 @@ MODULES: dict[str, str] = {
     "neuroav.cli.profiles": "command line",
     "neuroav.cli.progress": "command line",
     "neuroav.cli.report": "command line",
+    "neuroav.cli.robustness": "command line",
     "neuroav.cli.simulate": "command line",
+    "neuroav.cli.sweep": "command line",
     "neuroav.cli.train": "command line",
 }
 
@@ -191,6 +211,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
         "neuroav.training",
         "neuroav.sim.fast",
         "neuroav.sim.real",
+        "neuroav.studies.onerun",
         "neuroav_export",
     ),
     "norse": ("neuroav.models",),
@@ -203,6 +224,12 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "scipy": ("neuroav.data.cochlea", "neuroav.sim.lava.build"),
     "sklearn": ("neuroav.data.avdigits",),
     "espeakng_loader": ("neuroav.data._espeak_worker",),
+    "optuna": ("neuroav.studies.todo",),
+    "matplotlib": (
+        "neuroav.studies.plots",
+        "neuroav.studies.robustness_plot",
+        "neuroav.studies.sweep_plot",
+    ),
 }
 ANYWHERE = {"numpy", "tomllib"}  # tomllib is in the standard library from 3.11 on
 

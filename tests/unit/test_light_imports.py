@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "norse", "lava", "h5py", "tonic", "scipy", "sklearn", "tensorboard", "numpy"}
+HEAVY = {"torch", "norse", "lava", "h5py", "tonic", "scipy", "sklearn", "tensorboard", "numpy",
+         "optuna", "matplotlib"}  # fmt: skip
 
 EVERY_HELP = """
 from click.testing import CliRunner
