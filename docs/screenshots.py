@@ -3,10 +3,11 @@
     python docs/screenshots.py runs/demo/report/report.html --out docs/images
 
 Opens the page in Chromium without a network and writes desktop.png, dark.png, phone.png,
-print.png and print.pdf. Exits 1 if the page writes an error or a warning to the console, asks for
-anything outside itself, or is wider than its window. The browser is the one that
-`NEUROAV_BROWSER` names, else the first of chromium, chromium-browser and google-chrome on the
-path, else one that `playwright install chromium` fetched.
+print.png and print.pdf; `--top --views desktop --section "One sample"` makes the README's. Exits 1
+if the page writes an error or a warning to the console, asks for anything outside itself, or is
+wider than its window. The browser is the one that `NEUROAV_BROWSER` names, else the first of
+chromium, chromium-browser and google-chrome on the path, else one that `playwright install
+chromium` fetched.
 """
 
 from __future__ import annotations
@@ -78,6 +79,17 @@ def shoot(browser: Browser, page_file: Path, out: Path, name: str, *, top: bool)
     return [f"{name}: {text}" for text in wrong]
 
 
+def shoot_section(browser: Browser, page_file: Path, out: Path, heading: str) -> None:
+    """Write section.png: the section of the page under this heading, as on a desktop."""
+    width, height, scale, _, scheme = VIEWS["desktop"]
+    page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(page_file.resolve().as_uri())
+    section = page.locator("section", has=page.get_by_role("heading", name=heading)).first
+    section.screenshot(path=out / "section.png")
+    page.close()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page", type=Path, nargs="?", help="report.html")
@@ -85,6 +97,7 @@ def main() -> int:
     parser.add_argument("--find", action="store_true", help="only say which browser there is")
     parser.add_argument("--views", nargs="+", default=list(VIEWS), choices=VIEWS)
     parser.add_argument("--top", action="store_true", help="only the first window's height")
+    parser.add_argument("--section", help="also picture the section with this heading")
     args = parser.parse_args()
     browser_file = browser_path()
     if browser_file is None or args.find:
@@ -100,6 +113,8 @@ def main() -> int:
             for name in args.views
             for text in shoot(browser, args.page, args.out, name, top=args.top)
         ]
+        if args.section:
+            shoot_section(browser, args.page, args.out, args.section)
         browser.close()
     print("\n".join(wrong or [f"{args.out}: {', '.join(args.views)}"]))
     return 1 if wrong else 0
