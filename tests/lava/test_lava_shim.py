@@ -37,6 +37,17 @@ import lava.lib.dl.slayer as slayer
 assert slayer.neuron.cuba
 """
 
+FORKING = """
+import multiprocessing
+multiprocessing.Lock()  # settles the start method
+before = multiprocessing.set_start_method
+from neuroav.sim.lava import shim
+shim.prepare()
+import lava.proc.lif.process
+assert multiprocessing.set_start_method is before
+assert multiprocessing.get_start_method() == "fork"
+"""
+
 NO_TORCH = """
 import sys
 import neuroav.sim.lava.worker
@@ -48,7 +59,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("code", [LAVA_NC, LAVA_DL, NO_TORCH], ids=["lava-nc", "lava-dl", "worker"])
+@pytest.mark.parametrize(
+    "code", [LAVA_NC, LAVA_DL, NO_TORCH, FORKING], ids=["lava-nc", "lava-dl", "worker", "forking"]
+)
 def test_a_fresh_process_imports(script, code):
     script("-c", code)
 

@@ -10,8 +10,8 @@ No file of the installed package is changed. What is mended, and why:
   would arise inside a child process and block the run for ever.
 * for every single process the compiler executes all files beside its definition to find its models;
   the answer is the same for all processes of a class, so it is looked up once.
-* importing a Lava process calls ``multiprocessing.set_start_method("fork")``, which fails when the
-  method is already set. ``prepare`` therefore belongs at the start of a fresh process.
+* importing Lava calls ``multiprocessing.set_start_method("fork")``, which fails when a method is
+  already set, even this one; ``prepare`` lets a process that already forks pass.
 * ``lava.lib.dl.slayer`` imports torchvision for object detection only; where it is absent an empty
   stand-in lets ``lava.lib.dl.netx`` import, and is taken away again.
 """
@@ -23,6 +23,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import multiprocessing
 import sys
 import types
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ import numpy as np
 from neuroav.errors import MissingDependency
 
 _VAR_MODEL = "lava.magma.compiler.var_model"
+_SETS_START_METHOD = "lava.magma.runtime.message_infrastructure.multiprocessing"
 _INSTALL = (
     "install it with: pip install 'neuroav[lava]' (Python 3.10) or, for Python 3.11 and newer, "
     "`make` or `uv sync --extra lava`; see docs/installation.md"
@@ -47,7 +49,8 @@ def prepare() -> None:
     if _VAR_MODEL in sys.modules:
         return
     require_lava()
-    with _hashable_dataclasses(_VAR_MODEL):
+    with _hashable_dataclasses(_VAR_MODEL), _forking_already():
+        importlib.import_module(_SETS_START_METHOD)
         importlib.import_module(_VAR_MODEL)
     _mend_reshape_port()
     _search_models_once_per_class()
@@ -95,6 +98,23 @@ def _hashable_dataclasses(module: str) -> Iterator[None]:
         yield
     finally:
         dataclasses.dataclass = original
+
+
+@contextmanager
+def _forking_already() -> Iterator[None]:
+    """While active, setting the start method that is set already does nothing."""
+    original = multiprocessing.set_start_method
+
+    @functools.wraps(original)
+    def set_start_method(method, force=False):
+        if method != multiprocessing.get_start_method(allow_none=True):
+            original(method, force)
+
+    multiprocessing.set_start_method = set_start_method
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method = original
 
 
 def _mend_reshape_port() -> None:
