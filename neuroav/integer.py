@@ -227,8 +227,8 @@ class _Attention(Population):
         return self.shape[0] // self.heads
 
     def summed(self, steps: int) -> int:
-        """Return how many places a sum runs over."""
-        raise NotImplementedError
+        """Return how many places a sum runs over: the frames of a sample, or the tokens."""
+        return steps if self.holds else self.tokens
 
     def fan(self, steps: int) -> int:
         """Return how many synapses of the state a spike of q, k or v meets.
@@ -250,9 +250,6 @@ class IntSpatialAttention(_Attention):
     c[n, j] = min(cap, sum_i q[n, i] min(cap, sum_m k[m, i] v[m, j])).
     """
 
-    def summed(self, steps: int) -> int:
-        return self.tokens
-
     def state_neurons(self, steps: int) -> int:
         if self.form == "key-value":
             return self.shape[0] * self.head_channels
@@ -270,9 +267,6 @@ class IntTemporalAttention(_Attention):
 
     scrambled: bool
     holds: ClassVar[bool] = True
-
-    def summed(self, steps: int) -> int:
-        return steps
 
     def state_neurons(self, steps: int) -> int:
         if self.form == "key-value":

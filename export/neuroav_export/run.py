@@ -15,7 +15,7 @@ import torch
 import neuroav
 from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
-from neuroav.deployment import Probe
+from neuroav.deployment import Deployment, Probe
 from neuroav.integer import ATTENTION_CLASSES
 from neuroav.quantization import Calibration, Options
 from neuroav.synapses import attention_forms, synapse_count
@@ -70,12 +70,16 @@ def export_run(
         provenance=provenance(config, data.content_hash, options),
         probe=Probe({n: getattr(test, n) for n in names}, test.labels),
     )
-    deployment = navfile.save(deployment, out)
+    return summary(navfile.save(deployment, out), options.bits)
+
+
+def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
+    """Return what ``export_run`` does about a deployment with weights of ``bits`` bits."""
     graph = deployment.integer
     return {
         "neurons": deployment.neurons,
         "synapses": deployment.synapses,
-        "weight_bits": options.bits,
+        "weight_bits": bits,
         "saturations": dict(deployment.saturations),
         "hash": deployment.content_hash,
         "unproven": unproven(bounds(graph, deployment.profile.arithmetic)),
