@@ -87,3 +87,21 @@ def attention_forms(
     found: dict[str, int] = {f: replace(pop, form=f).state_neurons(steps) for f in ig.FORMS}
     width, part = pop.shape[0], pop.head_channels
     return {**found, "coincidence": 2 * pop.tokens * width * part + width * part}
+
+
+def row_sum(projection: ig.Projection, source: ig.Shape) -> int:
+    """Return the largest sum of |weight| that any target neuron of a projection receives.
+
+    Times the largest message it bounds the synaptic sum.
+    """
+    if isinstance(projection, (ig.IntConv2d, ig.IntDense)):
+        taps = np.abs(projection.weight)
+        return int(taps.sum(axis=tuple(range(1, taps.ndim))).max(initial=0))
+    if isinstance(projection, (ig.IntIdentity, ig.IntPlace)):
+        return abs(projection.weight)
+    if isinstance(projection, ig.IntPool):
+        return projection.kernel[0] * projection.kernel[1]
+    if isinstance(projection, ig.IntSpatialSum):
+        return source[1] * source[2]
+    assert isinstance(projection, ig.IntSpread)
+    return 1

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import frexp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroav import integer as ig
 from neuroav.deployment import Deployment, check_inputs
-from neuroav.errors import OutOfRange, UnsupportedNode
+from neuroav.errors import OutOfRange
 from neuroav.fixed import Arithmetic
 from neuroav.sim.real import from_heads, import_torch
 from neuroav.sim.trace import Progress, Trace, batches
+from neuroav.synapses import row_sum
 
 if TYPE_CHECKING:
     import torch
@@ -232,23 +233,10 @@ class _Synapses:
 
     def __init__(self, p: ig.Projection, source: tuple[int, ...], target: tuple[int, ...]) -> None:
         self.projection, self.source, self.target = p, p.source, target
-        self.kernel, self.gain = self._prepare(p, source)
-
-    @staticmethod
-    def _prepare(p: ig.Projection, source: tuple[int, ...]):
-        torch = import_torch()
+        self.gain = row_sum(p, source)
+        self.kernel: Any = None  # a tensor, of what has weights
         if isinstance(p, (ig.IntConv2d, ig.IntDense)):
-            gain = int(np.abs(p.weight).sum(axis=tuple(range(1, p.weight.ndim))).max(initial=0))
-            return torch.from_numpy(p.weight.astype(np.float64)), gain
-        if isinstance(p, ig.IntPool):
-            return None, p.kernel[0] * p.kernel[1]
-        if isinstance(p, ig.IntSpatialSum):
-            return None, source[1] * source[2]
-        if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
-            return None, abs(p.weight)
-        if isinstance(p, ig.IntSpread):
-            return None, 1
-        raise UnsupportedNode(f"the fast executor cannot run {type(p).__name__} from {p.source}")
+            self.kernel = import_torch().from_numpy(p.weight.astype(np.float64))
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """Return the synaptic sums (T, B, *target) of messages (T, B, *source)."""

@@ -27,6 +27,7 @@ from neuroav.deployment import Deployment
 from neuroav.errors import OutOfRange, UnsupportedNode
 from neuroav.files import written_whole
 from neuroav.fixed import Arithmetic, shift_left
+from neuroav.synapses import row_sum
 from neuroav_export.writers.base import Written, facts, missing
 
 FORMAT, VERSION = "neuroav-onnx-step", 1
@@ -212,7 +213,7 @@ def _population(
         mine = [(p, graph.populations[p.source].shape) for p in pop.projections if p.port == port]
         parts = [_synaptic_sum(b, p, shape, largest[p.source], pop.shape) for p, shape in mine]
         sums.append(_total(b, parts))
-        reach.append(sum(_gain(p, shape) * largest[p.source] for p, shape in mine))
+        reach.append(sum(row_sum(p, shape) * largest[p.source] for p, shape in mine))
     if isinstance(pop, ig.IntSpatialAttention):
         return _attention(b, pop, sums)
     if isinstance(pop, ig.IntProduct):
@@ -306,21 +307,6 @@ def _total(b: _Builder, parts: list[str]) -> str:
 
 
 # --- projections -----------------------------------------------------------------------------
-def _gain(p: ig.Projection, source: ig.Shape) -> int:
-    """Return the largest sum of |weight| that any target neuron receives."""
-    if isinstance(p, (ig.IntConv2d, ig.IntDense)):
-        return int(np.abs(p.weight).sum(axis=tuple(range(1, p.weight.ndim))).max(initial=0))
-    if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
-        return abs(p.weight)
-    if isinstance(p, ig.IntSpread):
-        return 1
-    if isinstance(p, ig.IntPool):
-        return p.kernel[0] * p.kernel[1]
-    if isinstance(p, ig.IntSpatialSum):
-        return source[1] * source[2]
-    raise UnsupportedNode(f"the onnx writer cannot carry {type(p).__name__} from {p.source}")
-
-
 def _synaptic_sum(
     b: _Builder, p: ig.Projection, source: ig.Shape, largest: int, target: ig.Shape
 ) -> str:
@@ -328,7 +314,7 @@ def _synaptic_sum(
 
     source: shape of the source population. largest: the largest magnitude of its message.
     """
-    x, gain = p.source, _gain(p, source)
+    x, gain = p.source, row_sum(p, source)
     if isinstance(p, ig.IntIdentity):
         return x if p.weight == 1 else b.op("Mul", x, b.constant(p.weight))
     if isinstance(p, ig.IntSpatialSum):

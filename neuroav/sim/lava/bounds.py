@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from neuroav import integer as ig
 from neuroav.errors import UnsupportedNode
 from neuroav.fixed import Arithmetic
 from neuroav.hardware import Profile
+from neuroav.synapses import row_sum
 
 ACCUMULATOR_BITS = 32  # Lava adds synaptic sums in int32 and wraps silently
 
@@ -67,7 +66,7 @@ def message_bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, int]:
 
 def _largest_sum(graph: ig.IntGraph, pop: ig.Population, port: int, bounds: dict[str, int]) -> int:
     return sum(
-        bounds[p.source] * _row_sum(p, graph.populations[p.source].shape)
+        bounds[p.source] * row_sum(p, graph.populations[p.source].shape)
         for p in pop.projections
         if p.port == port
     )
@@ -81,17 +80,3 @@ def _message_bound(pop: ig.Population, total: int, steps: int, payload: int) -> 
     if isinstance(pop, ig.ATTENTION_CLASSES):
         return pop.cap or min(pop.summed(steps) * pop.head_channels, payload)
     return payload if isinstance(pop, ig.IntReadout) else min(total, payload)
-
-
-def _row_sum(p: ig.Projection, source: ig.Shape) -> int:
-    """Return the largest sum of weight magnitudes onto one neuron."""
-    if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
-        return abs(p.weight)
-    if isinstance(p, ig.IntSpread):
-        return 1
-    if isinstance(p, ig.IntPool):
-        return p.kernel[0] * p.kernel[1]
-    if isinstance(p, ig.IntSpatialSum):
-        return source[1] * source[2]
-    assert isinstance(p, (ig.IntConv2d, ig.IntDense))
-    return int(np.abs(p.weight).sum(axis=tuple(range(1, p.weight.ndim))).max(initial=0))
