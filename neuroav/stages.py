@@ -270,7 +270,7 @@ def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
             continue
         if isinstance(pop, ig.IntInput) == bool(pop.projections):
             problems.append(f"{name}: {type(pop).__name__} with {len(pop.projections)} projections")
-        problems += _port_problems(graph, name) + message_problems(graph, name)
+        problems += _port_problems(graph, name, arith) + message_problems(graph, name)
         problems += _projection_problems(graph, name, arith) + delay_problems(graph, name, arith)
         problems += _neuron_problems(name, pop, arith)
     if not isinstance(graph.populations.get(graph.output), ig.IntReadout):
@@ -279,7 +279,7 @@ def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
     return graph
 
 
-def _port_problems(graph: ig.IntGraph, name: str) -> list[str]:
+def _port_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> list[str]:
     pop = graph.populations[name]
     found = {p.port for p in pop.projections}
     wanted = set(range(pop.ports)) if pop.projections else set()
@@ -295,6 +295,13 @@ def _port_problems(graph: ig.IntGraph, name: str) -> list[str]:
             problems.append(f"{name}: cap {pop.cap} or form {pop.form!r} is not allowed")
         if any(not isinstance(p, ig.IntIdentity) or p.weight != 1 for p in pop.projections):
             problems.append(f"{name}: q, k and v must arrive by unit synapses")
+        # executors need no run-time check, and float32 adds exactly, because of this one
+        most, payload = (
+            pop.head_channels * pop.summed(graph.steps),
+            (1 << (arith.payload_bits - 1)) - 1,
+        )
+        if most > payload:
+            problems.append(f"{name}: counts reach {most}, a message holds {payload}")
     return problems
 
 

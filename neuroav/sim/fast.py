@@ -205,8 +205,8 @@ def attention(
 ) -> torch.Tensor:
     """Return the counts of linear attention for binary (T, B, C, *places), exact in float32.
 
-    The largest count is channels per head x tokens x steps, far below 2^24 for any network that
-    a chip holds; stages refuse what is not.
+    ``stages.verify_integer`` refuses networks whose counts, channels per head times tokens or
+    steps, could exceed a message; messages have at most 24 signed bits.
     """
     einsum = import_torch().einsum
     q, k, v = (x.flatten(3).unflatten(2, (pop.heads, -1)) for x in (q, k, v))

@@ -147,3 +147,21 @@ def test_fan_out_counts_every_synapse_of_every_projection_kind():
     assert pool[0].tolist() == [[1, 2, 1, 1], [2, 4, 2, 2], [1, 2, 1, 1], [1, 2, 1, 1]]
     dense = ig.IntDense("x", 0, np.array([[0, 2, 4], [0, 0, 6]]), 8, "excitatory")
     assert fan_out(dense, (3,), (2,)).tolist() == [0, 1, 2]
+
+
+def test_attention_whose_counts_exceed_a_message_is_refused():
+    arith = replace(load_profile("loihi2").arithmetic, payload_bits=4)
+    shape = (8, 1, 2)  # one head of 8 channels, 2 tokens: counts up to 16
+    relays = tuple(ig.IntIdentity("s", 0, 1, port=port) for port in range(3))
+    graph = ig.IntGraph(
+        {
+            "x": ig.IntInput(shape, (), 1),
+            "s": ig.IntOr(shape, (ig.IntIdentity("x", 0, 1),)),
+            "a": ig.IntSpatialAttention(shape, relays, 1, 0, "key-value"),
+            "out": ig.IntReadout(shape, (ig.IntIdentity("a", 0, 1),), np.zeros(1, np.int64)),
+        },
+        "out", 2, 0.01, {},
+    )  # fmt: skip
+    verify_integer(graph, load_profile("loihi2").arithmetic)
+    with pytest.raises(StageError, match="a: counts reach 16, a message holds 7"):
+        verify_integer(graph, arith)

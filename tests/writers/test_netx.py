@@ -84,14 +84,15 @@ def test_chain_with_every_setting(chain, tmp_path, fast_outputs):
 
 
 @pytest.mark.lava
-def test_branch_of_the_realistic_network(realistic, tmp_path, fast_outputs):
+@pytest.mark.parametrize(("branch", "nodes"), [("audio", 5), ("visual", 6)])
+def test_branch_of_the_realistic_network(realistic, tmp_path, fast_outputs, branch, nodes):
     deployment, inputs, _ = realistic
-    few = {n: v[:3] for n, v in inputs.items()}
-    done = netx.write(deployment, tmp_path / "network.net", branch="visual", round_bias=True)
-    assert len(done.nodes) == 6
+    assert len(inputs[branch]) == 32
+    done = netx.write(deployment, tmp_path / "network.net", branch=branch, round_bias=True)
+    assert len(done.nodes) == nodes
     assert len(done.nodes) + len(done.left_out) == len(deployment.integer.populations)
     rounded, _ = netx.round_biases(deployment)
-    assert_same_spikes(tmp_path, done, few, fast_outputs(rounded, few))
+    assert_same_spikes(tmp_path, done, inputs, fast_outputs(rounded, inputs))
 
 
 @pytest.mark.lava
