@@ -19,7 +19,9 @@ from norse.torch.functional.lif_box import (
 from norse.torch.functional.reset import reset_value
 from torch import nn
 
-SURROGATES = ("super", "tanh", "triangle", "heavi_erfc", "logistic", "circ")
+from neuroav.models.fused import FusedLif, StepConstants
+
+SURROGATES = ("super", "tanh", "triangle", "heavi_erfc", "circ")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Lif(nn.Module):
     """Norse's LIFBox neuron over all steps of a sequence; state starts at v_leak.
 
     v' = v + (dt / tau_mem) ((v_leak - v) + x);  spike = v' > v_threshold;  reset to v_reset.
-    forward: (T, B, ...) real -> (T, B, ...) of 0. and 1. Every step is
-    ``norse.torch.functional.lif_box_feed_forward_step`` itself.
+    forward: (T, B, ...) real -> (T, B, ...) of 0. and 1., the same as T times
+    ``norse.torch.functional.lif_box_feed_forward_step`` (``neuroav.models.fused``).
     """
 
     def __init__(self, parameters: LifParameters | None = None) -> None:
@@ -72,7 +74,26 @@ class Lif(nn.Module):
             reset_method=_reset_detached if p.detach_reset else reset_value,
         )
 
+    @property
+    def constants(self) -> StepConstants:
+        """The numbers of one step, rounded as Norse rounds them."""
+        p, norse = self.parameters_, self.norse
+        return StepConstants(
+            float(p.dt_s * norse.tau_mem_inv),
+            float(norse.v_leak),
+            float(norse.v_th),
+            float(norse.v_reset),
+            p.surrogate,
+            p.alpha,
+            p.detach_reset,
+            p.detach_state,
+        )
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return FusedLif.apply(x, self.constants)
+
+    def stepwise(self, x: torch.Tensor) -> torch.Tensor:
+        """The same by Norse's own step function, slower: what ``forward`` is compared with."""
         state = LIFBoxFeedForwardState(v=self.norse.v_leak.expand_as(x[0]))
         step = partial(lif_box_feed_forward_step, p=self.norse, dt=self.parameters_.dt_s)
         spikes = []

@@ -48,7 +48,7 @@ class ModelConfig(_Section):
     tau_mem_s: float = Field(2e-3, gt=0)
     dt_s: float = Field(1e-3, gt=0)
     v_threshold: float = Field(1.0, gt=0)
-    surrogate: Literal["super", "tanh", "triangle", "heavi_erfc", "logistic", "circ"] = "tanh"
+    surrogate: Literal["super", "tanh", "triangle", "heavi_erfc", "circ"] = "tanh"
     surrogate_alpha: float = Field(2.0, gt=0)
     detach_reset: bool = True
     self_attention: bool = False

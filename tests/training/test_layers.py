@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from norse.torch.functional.lif_box import LIFBoxParameters
@@ -10,31 +12,59 @@ from torch import nn
 
 from neuroav.errors import ConfigError
 from neuroav.models import MODELS, build_model
-from neuroav.models.layers import Lif, LifParameters, PerStep
+from neuroav.models.layers import SURROGATES, Lif, LifParameters, PerStep
 from neuroav.training.config import ModelConfig
 
+SWITCHES = list(product((False, True), repeat=3))
 
-@pytest.mark.parametrize("surrogate", ["tanh", "super"])
-def test_lif_equals_norse_cell_in_spikes_and_gradients(surrogate):
-    torch.manual_seed(0)
-    x = (torch.randn(7, 3, 5) * 1.5 + 0.5).requires_grad_()
-    y = x.detach().clone().requires_grad_()
-    ours = Lif(LifParameters(tau_mem_s=2e-3, dt_s=1e-3, surrogate=surrogate, alpha=2.0))
-    cell = LIFBoxCell(
-        LIFBoxParameters(tau_mem_inv=torch.tensor(500.0), method=surrogate, alpha=2.0), dt=1e-3
-    )
+
+def channels_last(x):
+    return x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+
+
+LAYOUTS = {
+    "steps": lambda x: x,
+    "channels last": channels_last,
+    "steps inside": lambda x: x.movedim(0, 1).contiguous().movedim(1, 0),
+    "double": lambda x: x.double(),
+}
+
+
+def test_lif_equals_norse_cell():
+    x = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(0)) * 1.5 + 0.5
+    cell = LIFBoxCell(LIFBoxParameters(tau_mem_inv=torch.tensor(500.0)), dt=1e-3)
     spikes, state = [], None
-    for t in range(7):
-        z, state = cell(y[t], state)
+    for current in x:
+        z, state = cell(current, state)
         spikes.append(z)
-    norse, mine = torch.stack(spikes), ours(x)
-    assert 0.1 < float(mine.detach().mean()) < 0.9
-    assert torch.equal(mine, norse)
-    weight = torch.randn(7, 3, 5)
-    (mine * weight).sum().backward()
-    (norse * weight).sum().backward()
-    assert float(y.grad.abs().sum()) > 0
-    assert torch.equal(x.grad, y.grad)
+    ours = Lif(LifParameters(tau_mem_s=2e-3, dt_s=1e-3))(x)
+    assert 0.1 < float(ours.mean()) < 0.9
+    assert torch.equal(ours, torch.stack(spikes))
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_fused_steps_are_norses_in_spikes_and_gradients(surrogate, layout):
+    torch.manual_seed(0)
+    for detach_reset, detach_state, inclusive in SWITCHES:
+        parameters = LifParameters(
+            tau_mem_s=3e-3,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+            detach_state=detach_state,
+            inclusive=inclusive,
+        )
+        lif = Lif(parameters)
+        # quarters meet the threshold exactly here and there
+        x = LAYOUTS[layout]((torch.randn(7, 3, 8, 4, 2) * 16).round() / 4).requires_grad_()
+        weight = torch.randn(7, 3, 8, 4, 2, dtype=x.dtype)
+        fused, norse = lif(x), lif.stepwise(x)
+        assert 0.1 < float(fused.detach().mean()) < 0.9
+        assert torch.equal(fused, norse)
+        (ours,) = torch.autograd.grad((fused * weight).sum(), x)
+        (theirs,) = torch.autograd.grad((norse * weight).sum(), x)
+        assert float(theirs.abs().max()) > 0.1
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_detached_reset_changes_gradients_not_spikes():
