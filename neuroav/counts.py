@@ -32,7 +32,7 @@ class Counts:
     """Totals over ``samples`` samples of ``steps`` steps.
 
     spikes: by population, messages sent per sample, int64 (samples,). A graded message counts once;
-    a readout sends none (its accumulators are read by the host).
+    a readout sends none (its accumulators are read by the host), nor do currents of the host.
     synops: by receiving population and kind ('conv', 'dense', 'sparse'), per sample, (samples,).
     updates: neuron updates per sample, by population (inputs have none).
     rates: share of (neuron, step) places with a message.
@@ -80,7 +80,7 @@ class Counter:
         """Count the events of a trace."""
         sent = {}
         for name, pop in self._graph.populations.items():
-            if isinstance(pop, ig.IntReadout):
+            if isinstance(pop, (ig.IntReadout, ig.IntHostCurrent)):
                 sent[name] = np.zeros((trace.samples, pop.neurons), np.int64)
             else:
                 active = trace.outputs[name] != 0
@@ -151,7 +151,8 @@ def silent_and_saturated(
     silent = [
         n
         for n in graph.order
-        if not isinstance(graph.populations[n], ig.IntReadout) and rates[n] < SILENT
+        if not isinstance(graph.populations[n], (ig.IntReadout, ig.IntHostCurrent))
+        and rates[n] < SILENT
     ]
     saturated = [
         n

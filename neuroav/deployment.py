@@ -10,6 +10,7 @@ import numpy as np
 from neuroav.errors import DataError
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
+from neuroav.host import HostLayer, encode, sources
 from neuroav.integer import IntGraph
 from neuroav.synapses import synapse_count
 
@@ -20,7 +21,8 @@ Inputs = Mapping[str, np.ndarray]
 class Probe:
     """A few samples carried inside the file, so that it can be run and checked anywhere.
 
-    inputs: by input name, integers (samples, steps, *shape). labels: (samples,) int64.
+    inputs: by name of what is fed, (samples, steps, *shape): integers, or float32 for a static
+    input. labels: (samples,) int64.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -33,7 +35,8 @@ class Deployment:
 
     integer: what runs on the target. real: its real-valued twin (lowered, batch norm folded); the
     populations bear the names of the twin's nodes. saturations: weights, biases and thresholds
-    clipped to fit, by population. provenance: plain JSON values (versions, seed, data, hashes).
+    clipped to fit, by population. host: layers that the host computes, by the input of ``integer``
+    that they fill (``neuroav.host``). provenance: plain JSON values (versions, seed, data, hashes).
     content_hash: sha256 of the file it was read from or written to, '' before that.
     """
 
@@ -45,6 +48,38 @@ class Deployment:
     provenance: Mapping[str, object] = field(default_factory=dict)
     probe: Probe | None = None
     content_hash: str = ""
+    host: Mapping[str, HostLayer] = field(default_factory=dict)
+
+    @property
+    def fed(self) -> tuple[str, ...]:
+        """Names of what is fed: event counts, or the real values behind host layers."""
+        return sources(self.host, self.integer.inputs)
+
+    @property
+    def static(self) -> frozenset[str]:
+        """Those of ``fed`` that are real values, the same in every step."""
+        return frozenset(layer.source for layer in self.host.values())
+
+    @property
+    def host_macs(self) -> int:
+        """Multiply-accumulates of the host per sample."""
+        return sum(layer.macs for layer in self.host.values())
+
+    def counts(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Return what enters ``integer``, int32 (samples, steps, *shape), computing host layers.
+
+        inputs: by the names of ``fed``. DataError names what misfits (``check_inputs``).
+        """
+        if set(inputs) != set(self.fed):
+            raise DataError(f"inputs are {sorted(inputs)}, the network needs {sorted(self.fed)}")
+        graph, arith = self.integer, self.profile.arithmetic
+        given = {
+            n: encode(self.host[n], inputs[self.host[n].source], graph.steps, arith)
+            if n in self.host
+            else inputs[n]
+            for n in graph.inputs
+        }
+        return check_inputs(graph, given)
 
     @property
     def neurons(self) -> int:

@@ -50,6 +50,7 @@ PARTS = (
     Part("tomli-w", "tomli_w", "", "tomli-w>=1.0", "writing config.toml"),
     Part("torch", "torch", "train", "torch>=2.4,<2.14", "models, training, batched executor"),
     Part("norse", "norse", "train", "norse>=1.1,<1.2", "spiking neurons"),
+    Part("numba", "numba", "train", "numba>=0.59", "training speed"),
     Part("torchmetrics", "torchmetrics", "train", "torchmetrics>=1.3", "accuracy and confusion"),
     Part("tensorboard", "tensorboard", "train", "tensorboard>=2.14", "training curves"),
     Part("setuptools", "setuptools", "train", "setuptools<81", "tensorboard's pkg_resources"),

@@ -25,6 +25,7 @@ NOT_MODELLED = {
     "static": "static energy is power times run time, and run time needs a placement",
     "host_io": "moving events to the chip and scores back is not published",
 }
+HOST_LAYER = "what a multiplication costs depends on the host, which no profile describes"
 
 
 @dataclass(frozen=True)

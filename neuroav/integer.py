@@ -149,6 +149,12 @@ class IntInput(Population):
 
 
 @dataclass(frozen=True, eq=False)
+class IntHostCurrent(IntInput):
+    """Synaptic input of neurons, 0..max_count, that the host writes into their biases once per
+    sample: the same in every frame, no messages."""
+
+
+@dataclass(frozen=True, eq=False)
 class IntLif(Population):
     """Leaky integrate-and-fire neurons; equation in ``fixed.lif_step``. State is 0 at frame 0.
 
@@ -277,6 +283,7 @@ class IntTemporalAttention(_Attention):
 FORMS: tuple[Literal["key-value", "score"], ...] = ("key-value", "score")
 POPULATION_CLASSES = (
     IntInput,
+    IntHostCurrent,
     IntLif,
     IntOr,
     IntSum,

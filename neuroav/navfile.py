@@ -21,14 +21,17 @@ from neuroav import nodes as rn
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import FileFormatError, NeuroavError
 from neuroav.files import SEAL_BYTES, seal, seal_problem, written_whole
+from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import parse_profile
+from neuroav.host import HostLayer, verify_host
 from neuroav.stages import verify_graph, verify_integer
 
 FORMAT = "neuroav-deployment"
 VERSION = 1
 _CLASSES = {
-    c.__name__: c for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES)
+    c.__name__: c
+    for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES, HostLayer)
 }
 
 
@@ -141,11 +144,14 @@ def _write(d: Deployment, file: h5py.File) -> None:
         item = _write_object(group.create_group(name), node)
         item.attrs["inputs"] = json.dumps(d.real.inputs[name])
         item.attrs["shape"] = np.array(d.real.shapes[name], np.int64)
+    for name, layer in d.host.items():
+        _write_object(file.create_group(f"host/{name}"), layer)
     if d.probe is not None:
         group = file.create_group("probe")
         group["labels"] = d.probe.labels.astype(np.int64)
-        for name, counts in d.probe.inputs.items():
-            group.create_dataset(f"inputs/{name}", data=counts.astype(np.int32), compression="gzip")
+        for name, fed in d.probe.inputs.items():
+            kind = np.float32 if name in d.static else np.int32
+            group.create_dataset(f"inputs/{name}", data=fed.astype(kind), compression="gzip")
 
 
 def _write_text(file: h5py.File, name: str, text: str) -> None:
@@ -186,6 +192,7 @@ def _read(file: h5py.File) -> Deployment:
         saturations=json.loads(_read_text(file, "saturations")),
         provenance=json.loads(_read_text(file, "provenance")),
         probe=probe,
+        host=_read_host(file.get("host", {}), integer, profile.arithmetic),
     )
 
 
@@ -201,6 +208,12 @@ def _read_integer(group: h5py.Group) -> ig.IntGraph:
         dt_s=float(group.attrs["dt_s"]),
         scales={n: tuple(json.loads(g.attrs["scale"])) for n, g in group.items()},
     )
+
+
+def _read_host(group, integer: ig.IntGraph, arith: Arithmetic) -> dict[str, HostLayer]:
+    host = {n: _read_object(g) for n, g in group.items()}
+    verify_host(host, integer, arith)
+    return host
 
 
 def _read_real(group: h5py.Group) -> SpikingGraph:

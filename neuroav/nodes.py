@@ -36,10 +36,11 @@ def _finite(node: object) -> None:
 @dataclass(frozen=True, eq=False)
 class Input:
     """Event counts that enter the network: non-negative integers of ``shape``, at most
-    ``max_count`` each."""
+    ``max_count`` each. static: real values instead, the same in every step of a sample."""
 
     shape: tuple[int, ...]
     max_count: int = 255
+    static: bool = False
 
 
 @dataclass(frozen=True, eq=False)

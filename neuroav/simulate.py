@@ -126,7 +126,7 @@ def load_samples(
     part = data.split(split)
     count = len(part) if samples is None else min(samples, len(part))
     frames = part.frames(np.arange(count))
-    inputs = {n: getattr(frames, n) for n in deployment.integer.inputs}
+    inputs = {n: getattr(frames, n) for n in deployment.fed}
     return Samples(inputs, frames.labels, split, part)
 
 

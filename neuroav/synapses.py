@@ -63,12 +63,14 @@ def _conv_fan_out(taps, stride, padding, dilation, groups, source: ig.Shape, tar
 def synapse_count(graph: ig.IntGraph, name: str) -> int:
     """Return the number of non-zero synapses onto a population, shared weights unrolled.
 
-    Those inside an attention count too: from q, k and v to its state, and from there on.
+    Those inside an attention count too: from q, k and v to its state, and from there on. What the
+    host writes into biases needs none.
     """
     target = graph.populations[name]
     found = sum(
         int(fan_out(p, graph.populations[p.source].shape, target.shape).sum())
         for p in target.projections
+        if not isinstance(graph.populations[p.source], ig.IntHostCurrent)
     )
     if isinstance(target, ig.ATTENTION_CLASSES):
         state = target.state_neurons(graph.steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
@@ -11,13 +11,15 @@ from torch import nn
 
 from neuroav import hardware
 from neuroav.deployment import Deployment, Probe
-from neuroav.errors import DataError, ProfileError, StageError, UnsupportedNode
+from neuroav.errors import DataError, ProfileError, StageError, UnsupportedNode, unknown_name
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
+from neuroav.host import Sends, constant
 from neuroav.integer import (
     ATTENTION_CLASSES,
     SPIKING_CLASSES,
     IntGraph,
+    IntHostCurrent,
     IntInput,
     IntProduct,
     IntReadout,
@@ -55,12 +57,16 @@ def compile_module(
     probe: Probe | None = None,
     provenance: Mapping[str, object] | None = None,
     max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
+    host: Sends = "current",
 ) -> Deployment:
     """Return the deployment of a trained module.
 
     sample: event counts (samples, steps, *shape) by input name, in the order of forward's
     arguments; it fixes shapes and steps and is what every pass is checked on. bits, calibration,
     per_channel: see ``quantization.Options``. max_count: largest count each input can send (255).
+    static: inputs of real values, the same in every step (a picture, a spectrogram); their first
+    layer is computed on the host, which sends ``host``, see ``neuroav.host``.
     Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
     """
     profile = hardware.load_profile(target)
@@ -70,7 +76,8 @@ def compile_module(
         raise problems[0]
     options.check(profile.arithmetic)
     twin, frames = real_valued(module), time_first(sample)
-    graph = trace(twin, frames, max_count)
+    check_static(sample, static)
+    graph = trace(twin, frames, max_count, static)
     tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
     with torch.no_grad():
         expected = twin(*tensors.values())
@@ -79,12 +86,14 @@ def compile_module(
         graph = verify_graph(apply(graph))
         check_scores(graph, tensors, expected, apply.__name__)
     graph = verify_graph(limit_range(graph, tensors, profile.arithmetic))
-    integer, saturations = quantize(graph, profile.arithmetic, options)
+    integer, saturations, hosts = quantize(graph, profile.arithmetic, options, host)
     verify_integer(integer, profile.arithmetic)
     if not profile.numeric.graded_spikes:
         check_single_spikes(integer, profile.id)
     names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))
-    return Deployment(integer, graph, profile, names, saturations, dict(provenance or {}), probe)
+    return Deployment(
+        integer, graph, profile, names, saturations, dict(provenance or {}), probe, host=hosts
+    )
 
 
 def target_problems(profile: Profile, options: Options) -> list[ProfileError]:
@@ -124,7 +133,7 @@ def graded_messages(graph: IntGraph) -> dict[str, str]:
     for name in graph.order:
         pop = graph.populations[name]
         if isinstance(pop, IntInput):
-            if pop.max_count > 1:
+            if pop.max_count > 1 and not isinstance(pop, IntHostCurrent):
                 found[name] = f"sends counts up to {pop.max_count}"
         elif not isinstance(pop, (*SPIKING_CLASSES, IntReadout)):
             found[name] = f"sends {_GRADED[type(pop)]}"
@@ -169,6 +178,15 @@ def time_first(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not np.isfinite(value).all():
             raise DataError(f"sample {name!r}: holds NaN or infinite values")
     return {n: np.moveaxis(np.asarray(v), 1, 0) for n, v in sample.items()}
+
+
+def check_static(sample: Mapping[str, np.ndarray], static: Collection[str]) -> None:
+    """Raise DataError for static inputs that the sample does not hold, or that change."""
+    for name in static:
+        if name not in sample:
+            raise unknown_name("static input", name, sample, DataError)
+        value = np.asarray(sample[name])
+        constant(value, value.shape[1:], name)
 
 
 def check_scores(

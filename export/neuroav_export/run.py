@@ -50,7 +50,7 @@ def export_run(
     Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
     could overflow, by population), attention (by population the form chosen and the state neurons
     of every exact form), cores, chips, utilisation (the last three null: placement is not modelled
-    yet).
+    yet), host_macs (multiply-accumulates per sample that the host computes).
     """
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
@@ -88,6 +88,7 @@ def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
             for n in graph.order
             if isinstance(pop := graph.populations[n], ATTENTION_CLASSES)
         },
+        "host_macs": deployment.host_macs,
         "cores": None,
         "chips": None,
         "utilisation": None,

@@ -9,7 +9,7 @@ and nowhere else.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,15 +201,19 @@ def convert(qualified: str, module: nn.Module) -> rn.Node | None:
 
 
 def trace(
-    module: nn.Module, sample: Mapping[str, np.ndarray], max_count: Mapping[str, int] | None = None
+    module: nn.Module,
+    sample: Mapping[str, np.ndarray],
+    max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
 ) -> SpikingGraph:
     """Return the traced graph of ``module`` in evaluation mode.
 
     sample: event counts (T, B, *shape) by input name, in the order of forward's arguments.
-    max_count: largest count each input can send, 255 where it is not given.
+    max_count: largest count each input can send, 255 where it is not given. static: inputs of real
+    values, the same in every step.
     Raises UnsupportedModule with the qualified name, StageError where shapes do not join.
     """
-    builder = Builder(module, sample, max_count)
+    builder = Builder(module, sample, max_count, static)
     for node in fx_graph(module, StepTracer()).nodes:
         builder.add(node)
     return verify_graph(builder.finish())
@@ -241,11 +245,12 @@ class Builder:
         module: nn.Module,
         sample: Mapping[str, np.ndarray],
         max_count: Mapping[str, int] | None,
+        static: Collection[str] = (),
     ) -> None:
         self.modules = dict(module.named_modules())
         self.pending = list(sample.items())
         self.steps = len(self.pending[0][1])
-        self.max_count = max_count or {}
+        self.max_count, self.static = max_count or {}, static
         self.names: dict[fx.Node, str] = {}
         self.nodes: dict[str, rn.Node] = {}
         self.inputs: dict[str, tuple[str, ...]] = {}
@@ -284,7 +289,7 @@ class Builder:
             )
         name, value = self.pending.pop(0)
         limit = self.max_count.get(name, 255)
-        return self._put(name, rn.Input(tuple(value.shape[2:]), limit), ())
+        return self._put(name, rn.Input(tuple(value.shape[2:]), limit, name in self.static), ())
 
     def _sources(self, node: fx.Node, where: str) -> tuple[str, ...]:
         if node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):

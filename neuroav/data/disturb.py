@@ -47,6 +47,21 @@ def add_noise(
     return noisy
 
 
+def add_static_noise(
+    values: np.ndarray, snr_db: float, rngs: Sequence[np.random.Generator]
+) -> np.ndarray:
+    """Return real values plus white Gaussian noise, one picture of it repeated in every step.
+
+    values: (samples, steps, *shape), the same in every step. The noise's power, per sample, is the
+    mean of value^2 divided by 10^(snr_db / 10). Returns float64 of the same shape.
+    """
+    noisy = np.empty(values.shape, np.float64)
+    for sample, (clean, rng) in enumerate(zip(values, rngs, strict=True)):
+        deviation = np.sqrt(np.mean(clean[0].astype(np.float64) ** 2) / 10 ** (snr_db / 10))
+        noisy[sample] = clean + rng.standard_normal(clean.shape[1:]) * deviation
+    return noisy
+
+
 def drop_events(events: Ragged, share: float, rngs: Sequence[np.random.Generator]) -> Ragged:
     """Return the recordings with every event lost with probability ``share``, independently.
 

@@ -22,9 +22,15 @@ from neuroav.synapses import synapse_count
 STATEMENT = "estimate, not measurement"
 KINDS: dict[type, str] = {
     ig.IntInput: "input",
+    ig.IntHostCurrent: "input",
     ig.IntLif: "lif",
     ig.IntOr: "or",
+    ig.IntAnd: "and",
     ig.IntSum: "sum",
+    ig.IntTimeSum: "time-sum",
+    ig.IntProduct: "product",
+    ig.IntSpatialAttention: "attention",
+    ig.IntTemporalAttention: "attention",
     ig.IntReadout: "readout",
 }
 _SYNOPS = ("conv", "dense", "sparse")
@@ -40,6 +46,7 @@ def report_object(run: Measured, profile: Profile) -> dict[str, Any]:
         "accuracy": _accuracy(run),
         "layers": layers,
         "modalities": _modalities(layers),
+        "host": _host(run),
         "counts": _counts(run),
         "energy": _energy(run, profile),
         "latency": _latency(run, profile),
@@ -209,6 +216,22 @@ def _synops_by_kind(run: Measured) -> dict[str, np.ndarray]:
         if parts:
             by_kind[kind] = np.sum(parts, axis=0)
     return by_kind
+
+
+def _host(run: Measured) -> list[dict[str, Any]]:
+    """Return the layers that the host computes once per sample, with their multiplications."""
+    return [
+        {
+            "input": name,
+            "source": layer.source,
+            "layer": layer.layer,
+            "sends": layer.sends,
+            "values": run.deployment.integer.populations[name].neurons,
+            "macs": layer.macs,
+            "energy": en.unknown("pJ", en.HOST_LAYER).as_dict(),
+        }
+        for name, layer in run.deployment.host.items()
+    ]
 
 
 # --- energy and time --------------------------------------------------------------------------

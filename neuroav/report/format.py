@@ -31,7 +31,11 @@ NODE_KINDS = {
     "input": "input",
     "lif": "spiking neurons",
     "or": "OR pooling",
+    "and": "AND of spikes",
     "sum": "graded sum",
+    "time-sum": "sum over the sample",
+    "product": "product",
+    "attention": "attention counts",
     "readout": "class scores",
 }
 GRADE_MEANING = {

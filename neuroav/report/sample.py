@@ -99,7 +99,7 @@ def sample_view(run: Measured) -> SampleView:
             audio = audio_events(raw) if raw else audio_input(counts)
         elif name == "visual" and counts.ndim == 4 and counts.shape[1] == 2:
             frames = visual_frames(counts)
-        else:
+        elif not isinstance(graph.populations[name], ig.IntHostCurrent):  # no messages to show
             rest.append(raster(name, counts))
     spiking = [n for n in graph.order if isinstance(graph.populations[n], ig.IntLif)]
     rest += [raster(n, shown.outputs[n]) for n in _evenly(spiking, MAX_RASTERS)]

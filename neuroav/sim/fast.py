@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroav import integer as ig
-from neuroav.deployment import Deployment, check_inputs
+from neuroav.deployment import Deployment
 from neuroav.errors import OutOfRange
 from neuroav.fixed import Arithmetic
 from neuroav.sim.real import from_heads, import_torch
@@ -44,7 +44,7 @@ def run(
     """
     torch = import_torch()
     graph, arith = deployment.integer, deployment.profile.arithmetic
-    checked = check_inputs(graph, inputs)
+    checked = deployment.counts(inputs)
     largest = {n: int(v.max(initial=0)) for n, v in checked.items()}
     layers = {n: _layer(graph, n, arith) for n in graph.order if n not in graph.inputs}
     total = len(next(iter(checked.values())))

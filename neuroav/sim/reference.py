@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from neuroav import integer as ig
-from neuroav.deployment import Deployment, check_inputs
+from neuroav.deployment import Deployment
 from neuroav.errors import UnsupportedNode
 from neuroav.fixed import Arithmetic, check_range, lif_step, shift_left
 from neuroav.sim.trace import Progress, Trace
@@ -31,7 +31,7 @@ def run(
     states: also record the membrane voltage of every IntLif. Raises OutOfRange, DataError.
     """
     graph, arith = deployment.integer, deployment.profile.arithmetic
-    checked = check_inputs(graph, inputs)
+    checked = deployment.counts(inputs)
     total = len(next(iter(checked.values())))
     for sample in range(total):
         frames = {name: value[sample].astype(np.int64) for name, value in checked.items()}

@@ -8,7 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from neuroav.data.disturb import add_noise, drop_events, jitter_events, silence, streams
+from neuroav.data.disturb import (
+    add_noise,
+    add_static_noise,
+    drop_events,
+    jitter_events,
+    silence,
+    streams,
+)
 from neuroav.data.ragged import Ragged
 from neuroav.deployment import Deployment
 from neuroav.simulate import Samples
@@ -48,7 +55,7 @@ CLEAN = Condition("clean", "")
 def disturbed(
     deployment: Deployment, data: Samples, condition: Condition, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the samples' counts (samples, steps, *shape) by input name under a condition.
+    """Return what is fed (samples, steps, *shape) by input name under a condition.
 
     Counts lie in 0..max_count of their input. Sample n of the split gets the same disturbance
     whichever other samples there are.
@@ -60,13 +67,20 @@ def disturbed(
             partial(_alter, condition, seed, numbers), np.arange(len(data))
         )
         given = {name: getattr(frames, name) for name in given}
-    for name, population in deployment.integer.inputs.items():
+    for name in deployment.fed:
+        static = name in deployment.static
+        limit = None if static else deployment.integer.inputs[name].max_count
         if condition.kind == "noise" and condition.hits(name):
             rngs = streams(seed, f"noise on {name}", numbers)
-            given[name] = add_noise(given[name], condition.level, population.max_count, rngs)
+            given[name] = (
+                add_static_noise(given[name], condition.level, rngs)
+                if limit is None
+                else add_noise(given[name], condition.level, limit, rngs)
+            )
         elif condition.kind == "missing" and condition.hits(name):
             given[name] = silence(given[name])
-        given[name] = np.minimum(given[name], population.max_count)
+        if limit is not None:
+            given[name] = np.minimum(given[name], limit)
     return given
 
 

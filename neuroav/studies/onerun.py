@@ -131,7 +131,7 @@ def _deployed(
     made = export_run(task.run, target=task.target, out=file, bits=bits, **places)
     deployment = navfile.load(file)
     graph, twin = deployment.integer, deployment.real
-    given = {s: {n: getattr(frames[s], n) for n in graph.inputs} for s in SPLITS}
+    given = {s: {n: getattr(frames[s], n) for n in deployment.fed} for s in SPLITS}
     outcomes = {
         s: run_backend(deployment, Samples(given[s], frames[s].labels, s), "fast") for s in SPLITS
     }

@@ -140,7 +140,7 @@ class _File:
 
     @property
     def inputs(self) -> list[str]:
-        return list(self.deployment.integer.inputs)
+        return list(self.deployment.fed)
 
     def felt(self, condition: Condition) -> Condition:
         """Return what a condition is to this network: clean where it disturbs no input of it."""

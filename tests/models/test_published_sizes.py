@@ -71,3 +71,35 @@ def test_counts_of_the_published_configurations(name):
     forms = attention_forms(attentions[spatial], steps)
     assert forms["coincidence"] == COINCIDENCE[name]
     assert all(p.cap == 8 for p in attentions.values())  # threshold 1, scale 0.25, leak one half
+
+
+# stem neurons and pool neurons without the first convolution, its neurons and their pooling (32 or
+# 8 channels of 128 x 128 and 64 x 64, twice), and the whole network in millions
+WITHOUT_THE_FIRST_STAGE = {
+    "CREMA-D": (950_272, 229_376, 1.81),
+    "UrbanSound8K-AV": (237_568, 57_344, 0.48),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_THE_FIRST_STAGE)
+def test_first_stage_on_the_host(name):
+    width, steps, stem, shapes, classes, *_ = PUBLISHED[name]
+    torch.manual_seed(0)
+    config = ModelConfig(name="scmrl", stem=stem, embed_dim=width)
+    model = build_model(config, shapes, classes, ScmrlConfig(mode="faithful", heads=16)).eval()
+    rng = np.random.default_rng(0)
+    pictures = {n: np.repeat(rng.normal(size=(1, 1, *s)), steps, 1) for n, s in shapes.items()}
+    deployment = compile_module(model, pictures, static=tuple(shapes), host="spikes")
+    graph = deployment.integer
+    found = [
+        sum(p.neurons for n, p in graph.populations.items() if type(p) is kind and "stem" in n)
+        for kind in (ig.IntLif, ig.IntOr)
+    ]
+    *expected, millions = WITHOUT_THE_FIRST_STAGE[name]
+    assert found == expected
+    relays = sum(p.neurons for p in graph.populations.values() if type(p) is ig.IntSum)
+    # relays of sums are neurons here, and were not counted there
+    assert (deployment.neurons - relays) / 1e6 == pytest.approx(millions, abs=0.006)
+    channels = width // 8
+    assert deployment.host_macs == channels * 128 * 128 * 9 * (1 + 3)
+    assert {p.shape for p in graph.inputs.values()} == {(channels, 64, 64)}

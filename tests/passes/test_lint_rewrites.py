@@ -124,6 +124,7 @@ def with_residual():
     return Calls(lambda m, x: m.add(x, m.out(m.a(x))), a=conv(4, 4), out=Lif(), add=Add())
 
 
+PICTURE = {"x": np.repeat(np.random.default_rng(0).normal(size=(2, 1, 1, 6, 6)), 3, axis=1)}
 BINARY = {"target": "loihi1", "max_count": {"x": 1}}
 REWRITES = {
     "activation": (lambda: net(lif=nn.ReLU()), lambda: net(lif=Lif()), {}),
@@ -147,6 +148,7 @@ REWRITES = {
     "product": (lambda: Calls(lambda m, x: x * 3), lambda: net(gain=Gain(3.0)), {}),
     "end": (lambda: net(end=nn.Identity()), net, {}),
     "graded": (with_residual, of_spikes, BINARY),
+    "static-input": (lambda: net(conv=Lif()), net, {"static": ("x",), "sample": PICTURE}),
     "delay": (lambda: residual(False), lambda: residual(True), {"sample": LONG}),
 }  # fmt: skip
 
@@ -158,7 +160,7 @@ def test_the_rewrite_deploys(rule):
     assert rule in {f.rule for f in found_in(before(), **options)}
     sample = options.get("sample", X)
     rest = {k: v for k, v in options.items() if k != "sample"}
-    if rest:
+    if "max_count" in rest:
         sample = {"x": np.minimum(sample["x"], 1)}
     assert lint(after(), sample, **rest) == []
     deployment = compile_module(after(), sample, **rest)

@@ -227,6 +227,8 @@ CASES = {
     "spikes-needed": (lambda: joined(lambda m, q, k, v: m.out(m.attention(m.add(q, k), k, v)),
                                      attention=SpatialAttention(2), add=Add(), out=Lif()),
                       "attention", "needs spikes, ['add'] send integers", {}),
+    "static-input": (lambda: net(conv=Lif(), lif=Lif()), "conv", "reads x, real values",
+                     {"sample": {"x": np.ones((2, 3, 4, 6, 6))}, "static": ("x",)}),
     "reset": (lambda: net(lif=altered(Lif(), v_reset=0.5)), "lif", "v_reset is 0.5 and v_leak 0",
               {}),
     "threshold": (lambda: net(lif=altered(Lif(), v_th=-1.0)), "lif", "v_threshold is -1", {}),

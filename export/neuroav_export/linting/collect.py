@@ -8,7 +8,7 @@ after the rewrite and one fault does not become many findings.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 
 import numpy as np
 from torch import fx, nn
@@ -43,11 +43,12 @@ class Collector(Builder):
         module: nn.Module,
         sample: Mapping[str, np.ndarray],
         max_count: Mapping[str, int] | None,
+        static: Collection[str],
         whole: Container[str],
         seen: Seen,
         findings: Findings,
     ) -> None:
-        super().__init__(module, sample, max_count)
+        super().__init__(module, sample, max_count, static)
         self.whole, self.seen, self.findings = whole, seen, findings
         self.samples = next(iter(sample.values())).shape[1]
         self.qualified: dict[str, str] = {name: name for name in sample}

@@ -19,7 +19,7 @@ from neuroav_export.linting.findings import Findings
 from neuroav_export.linting.recover import StandIn
 from neuroav_export.passes.fold_norm import fold_node
 from neuroav_export.passes.lower import lower_node, lower_output
-from neuroav_export.passes.quantize import Quantizer, Value, align, neuron_problems
+from neuroav_export.passes.quantize import Current, Quantizer, Value, align, neuron_problems
 from neuroav_export.pipeline import graded_messages
 
 Named = Callable[[str], str]  # node -> qualified name of its layer
@@ -98,7 +98,12 @@ def _put_stand_in(work: Quantizer, name: str) -> None:
     sources: list[str] = []
     for source in work.graph.inputs[name]:
         value = work.values[source]
-        sources += [value.name] if isinstance(value, Value) else [t.source for t in value.terms]
+        if isinstance(value, Current):
+            sources += [t.source for t in value.terms]
+        elif isinstance(value, Value):
+            sources.append(value.name)
+        else:  # a static input, or a layer of the host: the chip has nothing of it
+            sources.append(work.put(f"{name}.host", ig.IntInput((1,), (), 1), Fraction(1)).name)
     projections = tuple(ig.IntIdentity(source, 0, 1) for source in dict.fromkeys(sources))
     neurons = ig.IntOr(work.graph.shapes[name], projections)
     work.values[name] = work.put(name, neurons, Fraction(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ def lint(
     calibration: Calibration = "max",
     per_channel: bool = False,
     max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
 ) -> list[Finding]:
     """Return everything in ``module`` that keeps it from being deployed, and notes on what does.
 
@@ -54,14 +55,14 @@ def lint(
     if profile.use == "deploy":
         options.check(profile.arithmetic)
     time_first(sample)  # refuses a bad one before any work
-    graph, qualified = _trace(real_valued(module), sample, max_count, findings)
+    graph, qualified = _trace(real_valued(module), sample, max_count, static, findings)
     refused: NeuroavError | None = None
     integer: IntGraph | None = None
     if not findings.errors:
         try:
             integer = compile_module(
                 module, sample, target=target, bits=bits, calibration=calibration,
-                per_channel=per_channel, max_count=max_count,
+                per_channel=per_channel, max_count=max_count, static=static,
             ).integer  # fmt: skip
         except NeuroavError as error:
             refused = error
@@ -80,6 +81,7 @@ def _trace(
     twin: nn.Module,
     sample: Mapping[str, np.ndarray],
     max_count: Mapping[str, int] | None,
+    static: Collection[str],
     findings: Findings,
 ) -> tuple[SpikingGraph | None, Mapping[str, str]]:
     """Return as much of the traced graph as there is, and qualified names by node."""
@@ -93,7 +95,7 @@ def _trace(
             findings.add(NETWORK, "fails", f"fails on the sample: {seen.error}")
         inside_of("", modules, seen, set(), findings)
         return None, {name: name for name in modules}
-    collector = Collector(twin, frames, max_count, whole, seen, findings)
+    collector = Collector(twin, frames, max_count, static, whole, seen, findings)
     for node in operations.nodes:
         collector.add(node)
     for place in sorted(whole):

@@ -265,6 +265,13 @@ RULES: dict[str, Rule] = {
         "`TimeMean()` as the last layer, after the linear layer of class scores, read by nothing "
         "else",
     ),
+    "static-input": Rule(
+        "an input of real values that something other than a first layer reads",
+        "the host computes the first layer of such an input, once per sample; the chip gets what "
+        "its neurons need",
+        "a convolution or linear layer, then `Lif`, right behind the input; a second reader gets a "
+        "convolution and `Lif` of its own",
+    ),
     "scales": Rule(
         "sums of values that are worth very different amounts",
         "they meet in whole numbers, and a synapse multiplies by a small one",

@@ -31,6 +31,7 @@ from neuroav import nodes as rn
 from neuroav.errors import UnsupportedNode
 from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
+from neuroav.host import HostLayer, Sends
 from neuroav.quantization import (
     Options,
     choose_unit,
@@ -40,6 +41,13 @@ from neuroav.quantization import (
     integer_decay,
     integer_threshold,
     integer_weights,
+)
+from neuroav_export.passes.host_input import (
+    HostCurrent,
+    StaticInput,
+    host_neurons,
+    host_pool,
+    refusal,
 )
 
 
@@ -73,16 +81,20 @@ class Current:
     bias: np.ndarray
 
 
+AnyValue = Value | Current | StaticInput | HostCurrent
+
+
 def quantize(
-    graph: SpikingGraph, arith: Arithmetic, options: Options
-) -> tuple[ig.IntGraph, dict[str, int]]:
-    """Return the integer graph and the number of values clipped to fit, by population."""
-    work = Quantizer(graph, arith, options.check(arith))
+    graph: SpikingGraph, arith: Arithmetic, options: Options, sends: Sends = "current"
+) -> tuple[ig.IntGraph, dict[str, int], dict[str, HostLayer]]:
+    """Return the integer graph, the number of values clipped to fit, by population, and the layers
+    of the host, by input. sends: what they send."""
+    work = Quantizer(graph, arith, options.check(arith), sends)
     for name in graph.order:
         work.visit(name)
     scales = {n: (s.numerator, s.denominator) for n, s in work.scales.items()}
     draft = ig.IntGraph(work.populations, graph.output, graph.steps, graph.dt_s, scales)
-    return align(draft), work.saturations
+    return align(draft), work.saturations, work.hosts
 
 
 def align(graph: ig.IntGraph) -> ig.IntGraph:
@@ -106,9 +118,12 @@ class Quantizer:
     sources; it raises UnsupportedNode where the chip has nothing for it.
     """
 
-    def __init__(self, graph: SpikingGraph, arith: Arithmetic, options: Options) -> None:
-        self.graph, self.arith, self.options = graph, arith, options
-        self.values: dict[str, Value | Current] = {}
+    def __init__(
+        self, graph: SpikingGraph, arith: Arithmetic, options: Options, sends: Sends = "current"
+    ) -> None:
+        self.graph, self.arith, self.options, self.sends = graph, arith, options, sends
+        self.values: dict[str, AnyValue] = {}
+        self.hosts: dict[str, HostLayer] = {}
         self.populations: dict[str, ig.Population] = {}
         self.scales: dict[str, Fraction] = {}
         self.saturations: dict[str, int] = {}
@@ -126,7 +141,9 @@ class Quantizer:
         self.populations[name], self.scales[name] = population, scale
         return Value(name, scale)
 
-    def message(self, name: str, value: Value | Current) -> Value:
+    def message(self, name: str, value: AnyValue) -> Value:
+        if isinstance(value, (StaticInput, HostCurrent)):
+            raise refusal(name, value.name)
         if isinstance(value, Current):
             raise UnsupportedNode(
                 f"{name}: reads synaptic currents, it needs spikes or graded "
@@ -135,10 +152,11 @@ class Quantizer:
             )
         return value
 
-    def current(self, value: Value | Current) -> Current:
-        """Return a value as input of a neuron: messages get one synapse per neuron."""
-        if isinstance(value, Current):
-            return value
+    def current(self, name: str, given: AnyValue) -> Current:
+        """Return a value as input of neurons ``name``: messages get one synapse per neuron."""
+        if isinstance(given, Current):
+            return given
+        value = self.message(name, given)
 
         def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
             return ig.IntIdentity(value.name, 0, int(weight.reshape(-1)[0]))
@@ -179,11 +197,15 @@ def _per_channel(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 # --- one handler per node class --------------------------------------------------------------
-def _input(q: Quantizer, name: str, node: rn.Input, x: list) -> Value:
+def _input(q: Quantizer, name: str, node: rn.Input, x: list) -> Value | StaticInput:
+    if node.static:
+        return StaticInput(name)
     return q.put(name, ig.IntInput(node.shape, (), node.max_count), Fraction(1))
 
 
-def _conv2d(q: Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
+def _conv2d(q: Quantizer, name: str, node: rn.Conv2d, x: list) -> Current | HostCurrent:
+    if isinstance(x[0], StaticInput):
+        return HostCurrent(name, node, x[0].name)
     value = q.message(name, x[0])
 
     def make(weight: np.ndarray, bits: int, mode: str) -> ig.Projection:
@@ -193,6 +215,12 @@ def _conv2d(q: Quantizer, name: str, node: rn.Conv2d, x: list) -> Current:
 
     term = Term(value.name, node.weight * float(value.scale), make, node.least_unit)
     return Current((term,), np.zeros(1) if node.bias is None else node.bias)
+
+
+def _linear(q: Quantizer, name: str, node: rn.Dense, x: list) -> Current | HostCurrent:
+    if isinstance(x[0], StaticInput):
+        return HostCurrent(name, node, x[0].name)
+    return _dense(q, name, node, x)
 
 
 def _dense(q: Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Current:
@@ -225,8 +253,10 @@ def _lif(q: Quantizer, name: str, node: rn.Lif, x: list) -> Value:
     problems = neuron_problems(name, node, q.graph.dt_s)
     if problems:
         raise problems[0]
+    if isinstance(x[0], HostCurrent):
+        return host_neurons(q, name, node, x[0])
     d = q.graph.dt_s / node.tau_mem_s
-    current, shape = q.current(x[0]), q.graph.shapes[name]
+    current, shape = q.current(name, x[0]), q.graph.shapes[name]
     real_threshold = (node.v_threshold - node.v_leak) / d
     options = q.options
     if any(t.weight.ndim < 2 for t in current.terms):  # a skip has one weight for all channels
@@ -252,17 +282,20 @@ def _lif(q: Quantizer, name: str, node: rn.Lif, x: list) -> Value:
 
 def _or_pool(q: Quantizer, name: str, node: rn.OrPool2d, x: list) -> Value:
     value = q.message(name, x[0])
+    if on_host := host_pool(q, name, node, value):
+        return on_host
     pool = ig.IntPool(value.name, 0, node.kernel, node.stride, node.padding)
     return q.put(name, ig.IntOr(q.graph.shapes[name], (pool,)), value.scale)
 
 
 def _add(q: Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
     if any(isinstance(v, Current) for v in x):  # several synaptic inputs of one neuron layer
-        parts = [q.current(v) for v in x]
+        parts = [q.current(name, v) for v in x]
         return Current(
             tuple(t for p in parts for t in p.terms),
             np.sum(np.broadcast_arrays(*[p.bias for p in parts]), axis=0),
         )
+    x = [q.message(name, v) for v in x]
     common = common_scale([v.scale for v in x])
     projections = []
     for v in x:
@@ -282,7 +315,7 @@ def _relay_weight(q: Quantizer, name: str, factor: Fraction) -> int:
 
 
 def _scale(q: Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current:
-    value = x[0]
+    value = x[0] if isinstance(x[0], Current) else q.message(name, x[0])
     if isinstance(value, Value):
         return Value(value.name, value.scale * exact_fraction(node.factor))
     terms = tuple(replace(t, weight=t.weight * node.factor) for t in value.terms)
@@ -377,10 +410,10 @@ def _readout(q: Quantizer, name: str, node: rn.Readout, x: list) -> Value:
     return q.put(name, ig.IntReadout(q.graph.shapes[name], projections, bias), scale)
 
 
-_HANDLERS: dict[type, Callable[..., Value | Current]] = {
+_HANDLERS: dict[type, Callable[..., AnyValue]] = {
     rn.Input: _input,
     rn.Conv2d: _conv2d,
-    rn.Dense: _dense,
+    rn.Dense: _linear,
     rn.Lif: _lif,
     rn.OrPool2d: _or_pool,
     rn.Add: _add,

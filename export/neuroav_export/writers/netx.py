@@ -46,6 +46,7 @@ FORMAT, VERSION = "neuroav-netx", 1
 CONSUMES = "integer"
 CARRIES = {
     "IntInput": "layer `input`: its shape; feed the counts (column, row, channel)",
+    "IntHostCurrent": "layer `input`: its shape; feed what `Deployment.counts` gives",
     "IntLif": "the block's CUBA neuron, if it has one projection, one threshold, biases in 64/64",
     "IntOr": "a CUBA neuron without memory and threshold 0, if it has one projection",
     "IntConv2d": "layer `conv`",

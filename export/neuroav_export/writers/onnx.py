@@ -35,6 +35,7 @@ OPSET, IR_VERSION = 18, 9  # of ONNX 1.14; later runtimes read them
 CONSUMES = "integer"
 CARRIES = {
     "IntInput": "graph input `NAME`: event counts of one step",
+    "IntHostCurrent": "graph input `NAME`: what `Deployment.counts` gives for a step",
     "IntLif": "`fixed.lif_step` in int64; states `NAME/u`, `NAME/v` where a decay leaves any",
     "IntOr": "Greater than 0",
     "IntSum": "the sum of its projections",

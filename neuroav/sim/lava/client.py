@@ -17,7 +17,7 @@ import numpy as np
 import neuroav
 from neuroav import errors
 from neuroav import integer as ig
-from neuroav.deployment import Deployment, check_inputs
+from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, ExecutorError
 from neuroav.sim.lava import shim
 from neuroav.sim.lava.jobs import Folder, Job, Settings
@@ -56,7 +56,7 @@ def run(
     message leaves its register, as the reference does; UnsupportedNode when the profile's
     arithmetic is not Lava's; ExecutorError when a Lava process fails, dies or stalls.
     """
-    checked = check_inputs(deployment.integer, inputs)
+    checked = deployment.counts(inputs)
     total = len(next(iter(checked.values())))
     if total == 0:
         return
@@ -84,7 +84,7 @@ def run_many(
     Returns for every job the outputs of all populations, int32 (samples, steps, *shape). Every job
     needs at least one sample. Arguments and errors as in ``run``; messages name the job.
     """
-    checked = [(d, check_inputs(d.integer, inputs)) for d, inputs in jobs]
+    checked = [(d, d.counts(inputs)) for d, inputs in jobs]
     if not checked:
         return []
     with _work(checked, conv, False, timeout_s, lambda folder: None) as folder:
