@@ -11,12 +11,15 @@ import pytest
 import samples
 import torch
 
+from neuroav import integer as ig
 from neuroav import navfile
 from neuroav.deployment import Probe
 from neuroav.energy import NOT_MODELLED
 from neuroav.errors import ConfigError, FileFormatError, NeuroavError, ProfileError
 from neuroav.hardware import GRADES, load_profile
 from neuroav.report import sample, write_report
+from neuroav.report.build import KINDS
+from neuroav.report.format import NODE_KINDS
 from neuroav.sim import fast, real
 from neuroav.sim.trace import collect
 from neuroav_export import compile_module
@@ -48,6 +51,11 @@ def path(deployment, tmp_path_factory):
 def written(path):
     out = path.parent / "report"
     return out, write_report([path], out=out, cache_dir=path.parent)
+
+
+def test_every_population_has_its_word():
+    assert set(KINDS) == set(ig.POPULATION_CLASSES)
+    assert set(KINDS.values()) == set(NODE_KINDS)
 
 
 def estimates(value, where=""):
