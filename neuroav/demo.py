@@ -17,8 +17,8 @@ def run_demo(
 ) -> dict[str, Any]:
     """Train the audio-visual network and its twins, deploy it, report; return the main figures.
 
-    out: folder for the runs, ``add.nav`` and ``report/``. Runs already finished there are kept, an
-    interrupted one is resumed. Keys: audio, visual, av_float, av_deployed (test accuracies),
+    out: folder for the runs, ``scmrl.nav`` and ``report/``. Runs already finished there are kept,
+    an interrupted one is resumed. Keys: audio, visual, av_float, av_deployed (test accuracies),
     agreement, deployment, report (path of report.html).
     """
     from neuroav.report import write_report

@@ -24,8 +24,9 @@ Form = Literal["spatial", "temporal", "spatiotemporal", "mask"]
 @dataclass(frozen=True)
 class CrossOptions:
     """The cross-modal part. attention_threshold: of the neurons on q k^T v (multiples of 0.25);
-    residual_threshold: of those that make r; scrambled: see ``TemporalAttention``; spiking: r is
-    binary, not R itself; join: how modalities meet at the head."""
+    residual_threshold: of those that make r; residual_gain: factor on R before its linear layer;
+    residual_norm: batch norm after it; scrambled: see ``TemporalAttention``; spiking: r is binary,
+    not R itself; join: how modalities meet at the head."""
 
     form: Form = "spatiotemporal"
     alpha: float = 1.5
@@ -35,6 +36,8 @@ class CrossOptions:
     scrambled: bool = False
     spiking: bool = True
     join: Literal["add", "concat"] = "add"
+    residual_gain: float = 1.0
+    residual_norm: bool = False
 
 
 class Projection(nn.Module):

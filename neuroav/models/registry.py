@@ -112,6 +112,8 @@ def cross_options(switches: ScmrlConfig) -> CrossOptions:
         scrambled=switches.switch("scrambled"),
         spiking=switches.spiking_residual,
         join=switches.join,
+        residual_gain=switches.residual_gain,
+        residual_norm=switches.residual_norm,
     )
 
 

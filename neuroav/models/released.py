@@ -211,6 +211,8 @@ def layout_for(
         ("model.tau_mem_s", model.tau_mem_s, math.isclose(decay, 0.5), "2 model.dt_s"),
         ("scmrl.form", switches.form, switches.form != "mask", "any but mask"),
         ("scmrl.heads", switches.heads, switches.heads == HEADS, f"{HEADS}"),
+        ("scmrl.residual_gain", switches.residual_gain, switches.residual_gain == 1, "1"),
+        ("scmrl.residual_norm", switches.residual_norm, not switches.residual_norm, "false"),
     ]
     for name, value in {
         "attention_threshold": 1.0,

@@ -9,6 +9,9 @@ cross-modal complementary spatiotemporal spiking attention, pass an MLP and are 
     R = mean_n a * mean_t b;  r = LIF(W R + b);  x' = x + alpha r
     logits = mean_t head(join of mean_n (x' + MLP(x')))
 
+Two switches of the residual, off in both modes: a gain g, r = LIF(W (g R) + b), and batch norm,
+r = LIF(BN(W (g R))).
+
 ``form`` spatial takes R = a, temporal R = b. ``mask`` is the co-design of linear cost: head h of
 token n passes v where LIF(sum of q over the head's channels) spikes. With more than two modalities
 every ordered pair has its own attention, and residuals add. With ``alpha`` 0 the attention only
@@ -38,7 +41,7 @@ from neuroav.models.layers import (
     PerStep,
     SpatialMean,
 )
-from neuroav.models.stems import BranchShape, make_stem, token_grid
+from neuroav.models.stems import BranchShape, conv_norm, make_stem, token_grid
 
 
 class CrossResidual(nn.Module):
@@ -56,7 +59,14 @@ class CrossResidual(nn.Module):
         if cross.form == "spatiotemporal":
             self.product = MeanProduct()
         if cross.spiking:
-            self.linear = PerStep(nn.Conv2d(embed_dim, embed_dim, 1))
+            self.input_gain = (
+                Gain(cross.residual_gain) if cross.residual_gain != 1 else nn.Identity()
+            )
+            self.linear = (
+                conv_norm(embed_dim, embed_dim, 1)
+                if cross.residual_norm
+                else PerStep(nn.Conv2d(embed_dim, embed_dim, 1))
+            )
             self.lif = Lif(replace(neuron, v_threshold=cross.residual_threshold, inclusive=True))
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -64,7 +74,7 @@ class CrossResidual(nn.Module):
             r = self.product(self.spatial(x, y), self.temporal(x, y))
         else:
             r = self.get_submodule(self.form)(x, y)
-        return self.lif(self.linear(r)) if self.spiking else r
+        return self.lif(self.linear(self.input_gain(r))) if self.spiking else r
 
 
 class CrossModal(nn.Module):

@@ -60,7 +60,9 @@ class ScmrlConfig(_Section):
     mode: 'faithful' is as released: thresholds 1, steps and heads exchanged after temporal
     attention, no gradient from step to step, biases in the MLP. 'correct' is as meant: thresholds
     0.5, temporal order kept, gradients through time, no biases that batch norm removes. A switch
-    that is set overrides its mode. alignment_weight, temperature: of the semantic alignment loss.
+    that is set overrides its mode. residual_gain, residual_norm: a factor before, and batch norm
+    after the linear layer that makes the residual; neither is in the published model.
+    alignment_weight, temperature: of the semantic alignment loss.
     """
 
     mode: Literal["faithful", "correct"] = "correct"
@@ -69,6 +71,8 @@ class ScmrlConfig(_Section):
     alpha: float = Field(1.5, ge=0)
     join: Literal["add", "concat"] = "add"
     spiking_residual: bool = True
+    residual_gain: float = Field(1.0, gt=0)
+    residual_norm: bool = False
     alignment_weight: float = Field(1.0, ge=0)
     temperature: float = Field(0.1, gt=0)
     attention_threshold: float | None = Field(None, gt=0)

@@ -23,6 +23,9 @@ FORMS = {  # embed_dim, steps, switches of ScmrlConfig
                 "residual_threshold": 0.3},
     ),
     "spatiotemporal, correct": (32, 4, {"form": "spatiotemporal", "residual_threshold": 0.3}),
+    "spatiotemporal, gain and norm": (
+        32, 4, {"form": "spatiotemporal", "residual_gain": 16.0, "residual_norm": True},
+    ),
     "mask": (32, 4, {"form": "mask", "attention_threshold": 2.0}),
     "spatiotemporal, D=64": (64, 4, {"form": "spatiotemporal", "residual_threshold": 0.3}),
     "spatiotemporal, T=10": (32, 10, {"form": "spatiotemporal", "residual_threshold": 0.3}),

@@ -236,6 +236,8 @@ def test_thresholds_widths_and_kinds_of_numbers_are_checked():
         ({"name": "add"}, "found model add with 'faithful'"),
         ({"mode": "correct"}, "found model scmrl with 'correct'; add --model scmrl --set scmrl.m"),
         ({"stem": "compact"}, "model.stem is compact, not deep or shallow$"),
+        ({"residual_norm": True}, "scmrl.residual_norm is True, not false"),
+        ({"residual_gain": 2.0}, "scmrl.residual_gain is 2.0, not 1"),
         ({"heads": 4, "form": "mask"}, "scmrl.form is mask, not any but mask; scmrl.heads is 4"),
         ({"v_threshold": 0.5}, "model.v_threshold is 0.5, not 1$"),
         ({"tau_mem_s": 4e-3}, "model.tau_mem_s is 0.004, not 2 model.dt_s$"),

@@ -59,12 +59,15 @@ def test_training_forward_gives_the_deployed_spikes(bits, calibration, per_chann
         assert np.array_equal(value, deployed[name]), name
 
 
-@pytest.mark.parametrize("form", ["spatial", "temporal", "spatiotemporal", "mask"])
+@pytest.mark.parametrize("form", ["spatial", "temporal", "spatiotemporal", "mask", "gain and norm"])
 @pytest.mark.parametrize(("bits", "steps"), [(8, 4), (3, 8)])
 def test_cross_modal_attention_too(form, bits, steps):
     inputs = samples.poisson_inputs(4, steps)
     level = 2.0 if form == "mask" else 0.5  # a sum of eight channels passes 0.5 nearly always
-    model = samples.awake_scmrl(steps, form=form, residual_threshold=0.1, attention_threshold=level)
+    switches = {"form": form, "residual_threshold": 0.1, "attention_threshold": level}
+    if form == "gain and norm":
+        switches |= {"form": "spatiotemporal", "residual_gain": 16.0, "residual_norm": True}
+    model = samples.awake_scmrl(steps, **switches)
     prepare_qat(model, config(bits, "mse")).eval()
     calibrate_range(
         model, [torch.from_numpy(np.moveaxis(v, 1, 0)).float() for v in inputs.values()]
