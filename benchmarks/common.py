@@ -19,6 +19,7 @@ from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
 from neuroav.training.loop import train
 from neuroav_export import compile_module
+from neuroav_export.run import RANGE_SAMPLES
 
 CACHE = Path(user_cache_dir("neuroav"))
 CHUNK = 512  # samples whose activations are held at a time
@@ -86,7 +87,9 @@ def deployed_answers(run: Path, **options: Any) -> Answers:
     """
     model, data, _ = load_run(run, cache_dir=CACHE, data_root=data_root())
     inputs, labels = _test_inputs(model, data)
-    deployment = compile_module(model, {n: v[:4] for n, v in inputs.items()}, **options)
+    val = data.split("val").frames()
+    sample = {n: getattr(val, n)[:RANGE_SAMPLES] for n in model.inputs}
+    deployment = compile_module(model, sample, **options)
     output = deployment.integer.output
     traces = fast.run(deployment, inputs)
     found = np.concatenate([t.outputs[output][:, -1].argmax(1) for t in traces])

@@ -42,6 +42,7 @@ PASSES: tuple[Pass, ...] = (
     fold_norm,  # first: later passes expect every neuron to read synapses directly
     lower,  # last real-valued step: only nodes that have a neuron or synapse are left
 )
+CHECKED = 8  # samples that every pass is checked on
 TOLERANCE = 1e-9  # of class scores in float64; a wrong pass is off by far more, rounding by 1e-13
 
 
@@ -63,7 +64,8 @@ def compile_module(
     """Return the deployment of a trained module.
 
     sample: event counts (samples, steps, *shape) by input name, in the order of forward's
-    arguments; it fixes shapes and steps and is what every pass is checked on. bits, calibration,
+    arguments; it fixes shapes and steps, every pass is checked on its first samples, and the range
+    of every register is taken from all of it: give 100 and more where there are. bits, calibration,
     per_channel: see ``quantization.Options``. max_count: largest count each input can send (255).
     static: inputs of real values, the same in every step (a picture, a spectrogram); their first
     layer is computed on the host, which sends ``host``, see ``neuroav.host``.
@@ -75,7 +77,8 @@ def compile_module(
     if problems:
         raise problems[0]
     options.check(profile.arithmetic)
-    twin, frames = real_valued(module), time_first(sample)
+    twin, whole = real_valued(module), time_first(sample)
+    frames = {n: v[:, :CHECKED] for n, v in whole.items()}
     check_static(sample, static)
     graph = trace(twin, frames, max_count, static)
     tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
@@ -85,7 +88,8 @@ def compile_module(
     for apply in PASSES:
         graph = verify_graph(apply(graph))
         check_scores(graph, tensors, expected, apply.__name__)
-    graph = verify_graph(limit_range(graph, tensors, profile.arithmetic))
+    everything = {n: torch.from_numpy(v.astype(np.float64)) for n, v in whole.items()}
+    graph = verify_graph(limit_range(graph, everything, profile.arithmetic))
     integer, saturations, hosts = quantize(graph, profile.arithmetic, options, host)
     verify_integer(integer, profile.arithmetic)
     if not profile.numeric.graded_spikes:

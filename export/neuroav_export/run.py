@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neuroav.data import AVData
 
 PROBE_SAMPLES = 8
+RANGE_SAMPLES = 256  # of the validation set, on which the ranges of registers are measured
 
 
 def export_run(
@@ -55,7 +56,7 @@ def export_run(
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
     options = run_options(config, bits, calibration, per_channel)
-    check = data.split("val").frames(np.arange(PROBE_SAMPLES))
+    check = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
     test = data.split("test").frames(np.arange(PROBE_SAMPLES))
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     deployment = compile_module(
