@@ -18,6 +18,7 @@ import common
 import numpy as np
 
 from neuroav.data.nmnistfsdd import SPEAKERS
+from neuroav.errors import OutOfRange
 from neuroav.training.config import load_config
 
 SELF = {"model.self_attention": "true"}
@@ -65,9 +66,12 @@ def measure(folder: Path, data: str, preset: str, row: str, seed: int, overrides
         "silent": [w.split()[0] for w in metrics["warnings"]],
     }
     if model not in NOT_DEPLOYABLE:
-        deployed = common.deployed_answers(run)
-        found["deployed"] = deployed.accuracy
-        found["agreement"] = floating.agreement(deployed)
+        try:
+            deployed = common.deployed_answers(run)
+            found["deployed"] = deployed.accuracy
+            found["agreement"] = floating.agreement(deployed)
+        except OutOfRange as error:  # the deployment gives no answer: said below the table
+            found["refused"] = str(error)
     print(json.dumps(found), flush=True)
     return found
 
@@ -91,7 +95,8 @@ def table(results: list[dict], preset: str) -> str:
         silent = sorted({name for r in own for name in r["silent"]})
         cells += [attention, residual, ", ".join(f"`{n}`" for n in silent) or "none"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    refused = [f"{r['row']}, seed {r['seed']}: {r['refused']}" for r in results if "refused" in r]
+    return "\n".join([*lines, *refused])
 
 
 def _rates(results: list[dict], ends: tuple[str, ...]) -> str:

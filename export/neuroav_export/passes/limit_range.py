@@ -1,8 +1,8 @@
 """Give layers with wide messages a synaptic unit coarse enough for the registers.
 
-What: runs the lowered graph on all of the sample and sets ``least_unit`` of every convolution and dense
-layer, the smallest real input per integer weight at which twice the largest membrane value seen
-still fits. Products of counts are the layers it matters for: their messages reach steps x places.
+What: runs the lowered graph on the whole sample and sets ``least_unit`` of every convolution and
+dense layer, the smallest real input per integer weight at which twice the largest membrane value
+seen still fits. Products of counts are the layers it matters for: their messages reach steps x places.
 Assumes: stage 'lowered'. Guarantees: nothing but ``least_unit`` changes; a layer that has one keeps
 it (quantization-aware training fixed it). Unseen input that passes the margin is still an error at
 run time, in every executor.
@@ -50,7 +50,8 @@ def _layers(graph: SpikingGraph) -> dict[str, tuple[rn.Conv2d | rn.Dense, float]
     found = {}
     for name in graph.order:
         lif, layer = graph.nodes[name], graph.nodes.get((*graph.inputs[name], "")[0])
-        if isinstance(lif, rn.Lif) and isinstance(layer, (rn.Conv2d, rn.Dense)):
-            if layer.least_unit is None:
-                found[graph.inputs[name][0]] = layer, graph.dt_s / lif.tau_mem_s
+        if not isinstance(lif, rn.Lif) or not isinstance(layer, (rn.Conv2d, rn.Dense)):
+            continue
+        if layer.least_unit is None:
+            found[graph.inputs[name][0]] = layer, graph.dt_s / lif.tau_mem_s
     return found
