@@ -2,7 +2,8 @@
 
 What: runs the lowered graph on the whole sample and sets ``least_unit`` of every convolution and
 dense layer, the smallest real input per integer weight at which twice the largest membrane value
-seen still fits. Products of counts are the layers it matters for: their messages reach steps x places.
+seen still fits. Products of counts are the layers it matters for: their messages reach steps x
+places.
 Assumes: stage 'lowered'. Guarantees: nothing but ``least_unit`` changes; a layer that has one keeps
 it (quantization-aware training fixed it). Unseen input that passes the margin is still an error at
 run time, in every executor.
