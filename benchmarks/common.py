@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from platformdirs import user_cache_dir
 
+from neuroav.quantization import RANGE_SAMPLES
 from neuroav.sim import fast
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
 from neuroav.training.loop import train
 from neuroav_export import compile_module
-from neuroav_export.run import RANGE_SAMPLES
 
 CACHE = Path(user_cache_dir("neuroav"))
 CHUNK = 512  # samples whose activations are held at a time

@@ -17,7 +17,7 @@ from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
 from neuroav.deployment import Deployment, Probe
 from neuroav.integer import ATTENTION_CLASSES
-from neuroav.quantization import Calibration, Options
+from neuroav.quantization import RANGE_SAMPLES, Calibration, Options
 from neuroav.synapses import attention_forms, synapse_count
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from neuroav.data import AVData
 
 PROBE_SAMPLES = 8
-RANGE_SAMPLES = 256  # of the validation set, on which the ranges of registers are measured
 
 
 def export_run(

@@ -20,6 +20,7 @@ from torch import nn
 from neuroav.errors import ConfigError, TrainingError
 from neuroav.models import build_model, check_model_name, released
 from neuroav.models.registry import InputShapes
+from neuroav.quantization import RANGE_SAMPLES
 from neuroav.training import checkpoint as ck
 from neuroav.training.batches import (
     drop_modalities,
@@ -74,7 +75,7 @@ def train(
     if config.quant.aware:
         prepare_qat(model, config.quant)
         if not resume:
-            first = data.split("val").frames(np.arange(min(32, len(data.split("val")))))
+            first = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
             names = model.inputs
             calibrate_range(model, to_tensors(first, names, slice(None)))  # type: ignore[arg-type]
     # a third faster on a CPU; torch's own stubs do not know the argument
