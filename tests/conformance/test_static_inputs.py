@@ -57,6 +57,7 @@ def deployments(model, pictures):
     }
 
 
+@pytest.mark.lava
 @pytest.mark.parametrize("sends", ["current", "spikes"])
 def test_all_executors_agree(deployments, pictures, sends):
     deployment = deployments[sends]
