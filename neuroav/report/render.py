@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,6 +124,6 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """Return a dotted name that may break after its dots."""
-    parts = [escape(part) for part in fmt.clean(name).split(".")]
-    return Markup(".<wbr>").join(parts)
+    """Return a name that may break after its dots and underscores."""
+    parts = re.split(r"(?<=[._])", fmt.clean(name))
+    return Markup("<wbr>").join(map(escape, parts))
