@@ -104,9 +104,11 @@ MAC_COSTS = (
 
 
 def dense_macs(graph: SpikingGraph) -> dict[str, int]:
-    """Return multiply-accumulates per sample (all steps) of every weighted node, executed densely.
+    """Return multiply-accumulates per sample (all steps) of every weighted node and of attention,
+    executed densely.
 
-    Padding counts as any other place: a dense accelerator multiplies it too.
+    Padding counts as any other place: a dense accelerator multiplies it too. Attention takes the
+    cheaper order, q (k^T v) or (q k^T) v.
     """
     macs = {}
     for name in graph.order:
@@ -116,6 +118,12 @@ def dense_macs(graph: SpikingGraph) -> dict[str, int]:
             macs[name] = graph.steps * places * int(np.prod(node.weight.shape))
         elif isinstance(node, (rn.Dense, rn.Readout)):
             macs[name] = graph.steps * int(np.prod(node.weight.shape))
+        elif isinstance(node, (rn.SpatialAttention, rn.TemporalAttention)):
+            channels, *places = graph.shapes[name]
+            tokens = int(np.prod(places))
+            summed = tokens if isinstance(node, rn.SpatialAttention) else graph.steps
+            values = graph.steps * tokens * channels
+            macs[name] = 2 * values * min(channels // node.heads, summed)
     return macs
 
 

@@ -14,7 +14,7 @@ import torch
 from neuroav import integer as ig
 from neuroav import navfile
 from neuroav.deployment import Probe
-from neuroav.energy import NOT_MODELLED
+from neuroav.energy import NOT_MODELLED, dense_macs
 from neuroav.errors import ConfigError, FileFormatError, NeuroavError, ProfileError
 from neuroav.hardware import GRADES, load_profile
 from neuroav.report import sample, write_report
@@ -56,6 +56,20 @@ def written(path):
 def test_every_population_has_its_word():
     assert set(KINDS) == set(ig.POPULATION_CLASSES)
     assert set(KINDS.values()) == set(NODE_KINDS)
+
+
+def test_attention_is_not_free_in_the_dense_network():
+    steps, inputs = 4, samples.poisson_inputs(2, 4)
+    graph = compile_module(samples.awake_scmrl(steps), inputs).real
+    macs = dense_macs(graph)
+    tokens, channels, per_head = 16, 32, 8
+    spatial, temporal = (
+        macs[f"cross.audio_from_visual.{kind}.attention"] for kind in ("spatial", "temporal")
+    )
+    assert spatial == 2 * steps * tokens * channels * per_head  # k^T v first: 8 channels, 16 tokens
+    assert temporal == 2 * steps * tokens * channels * steps  # q k^T first: 4 steps, 8 channels
+    weighted = sum(v for n, v in macs.items() if not n.endswith("attention"))
+    assert sum(macs.values()) == weighted + 2 * (spatial + temporal)
 
 
 def estimates(value, where=""):
