@@ -15,7 +15,8 @@ SILENT, SATURATED = 0.001, 0.9
 class SpikeRates:
     """Context that counts the spikes of all Lif layers of a model while it runs.
 
-    rates(): by qualified name, spikes / (neurons * steps * samples), in [0, 1].
+    rates(): by qualified name, spikes / (neurons * steps * samples), in [0, 1]; layers that did not
+    run, such as heads for training alone, have none.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,7 +45,7 @@ class SpikeRates:
             handle.remove()
 
     def rates(self) -> dict[str, float]:
-        return {n: self._spikes[n] / max(self._places[n], 1) for n in self._layers}
+        return {n: self._spikes[n] / places for n, places in self._places.items() if places}
 
 
 def warnings_for(rates: dict[str, float]) -> list[str]:

@@ -193,6 +193,17 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path, monkeypatch):
         run(tmp_path / "nan")
 
 
+def test_layers_that_do_not_run_have_no_rate_and_no_warning():
+    model = samples.warmed_model("cmci")
+    inputs = samples.poisson_inputs(4, 4, names=model.inputs).values()
+    with SpikeRates(model) as rates:
+        model(*[torch.from_numpy(np.moveaxis(v, 1, 0)).float() for v in inputs])
+    assert [n for n, _ in model.named_modules() if n.startswith("own_mlp")]  # for training alone
+    found = rates.rates()
+    assert found
+    assert not [n for n in found if n.startswith("own_mlp")]
+
+
 def test_rates_and_their_warnings():
     model = samples.warmed_model("visual")
     x = torch.from_numpy(np.moveaxis(samples.poisson_inputs(4, 4)["visual"], 1, 0)).float()
