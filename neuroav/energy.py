@@ -119,8 +119,8 @@ def dense_macs(graph: SpikingGraph) -> dict[str, int]:
         elif isinstance(node, (rn.Dense, rn.Readout)):
             macs[name] = graph.steps * int(np.prod(node.weight.shape))
         elif isinstance(node, (rn.SpatialAttention, rn.TemporalAttention)):
-            channels, *places = graph.shapes[name]
-            tokens = int(np.prod(places))
+            channels = graph.shapes[name][0]
+            tokens = int(np.prod(graph.shapes[name][1:]))
             summed = tokens if isinstance(node, rn.SpatialAttention) else graph.steps
             values = graph.steps * tokens * channels
             macs[name] = 2 * values * min(channels // node.heads, summed)
