@@ -95,7 +95,11 @@ def table(results: list[dict], preset: str) -> str:
         silent = sorted({name for r in own for name in r["silent"]})
         cells += [attention, residual, ", ".join(f"`{n}`" for n in silent) or "none"]
         lines.append("| " + " | ".join(cells) + " |")
-    refused = [f"{r['row']}, seed {r['seed']}: {r['refused']}" for r in results if "refused" in r]
+    refused = [
+        f"{r['row']}, {r['preset']}, seed {r['seed']}: {r['refused']}"
+        for r in results
+        if "refused" in r and r["preset"].split("-")[0] == preset
+    ]
     return "\n".join([*lines, *refused])
 
 

@@ -150,8 +150,6 @@ def _windows(x, kernel, stride: Pair, padding: Pair, dilation: Pair, fill) -> np
 
 
 def _pooled(layer: HostLayer, spikes: np.ndarray) -> np.ndarray:
-    if layer.pool_kernel == (1, 1):
-        return spikes
     views = _windows(spikes, layer.pool_kernel, layer.pool_stride, layer.pool_padding, (1, 1), 0)
     return views.max(axis=(-2, -1))
 
@@ -186,6 +184,12 @@ def verify_host(host: Mapping[str, HostLayer], graph: IntGraph, arith: Arithmeti
                 f"host layer {name}: sends {layer.sends!r}, unit {layer.unit}, top {layer.top} "
                 f"(allowed: {', '.join(SENDS)}; above 0; 1..{arith.bias_max})"
             )
+        full = 1 << arith.decay_bits
+        if layer.top != layer.threshold + 1 or not 0 <= layer.decay_v <= full:
+            problems.append(
+                f"host layer {name}: top {layer.top}, threshold {layer.threshold}, decay "
+                f"{layer.decay_v} (allowed: threshold + 1; 0..{full})"
+            )
         if not (np.isfinite(layer.weight).all() and np.isfinite(layer.bias).all()):
             problems.append(f"host layer {name}: weights are NaN or infinite")
     for name, pop in graph.inputs.items():
@@ -197,6 +201,8 @@ def verify_host(host: Mapping[str, HostLayer], graph: IntGraph, arith: Arithmeti
 
 def _sent_shape(layer: HostLayer) -> tuple[int, ...]:
     """Return the shape of what a layer sends; StageError where its own parts do not fit."""
+    if layer.pool_kernel != (1, 1) and layer.sends != "spikes":
+        raise StageError("pools currents; only spikes are pooled")
     if layer.weight.ndim == 2:
         shape = dense_shape(layer.source_shape, layer.weight.shape)
     else:
@@ -210,6 +216,4 @@ def _sent_shape(layer: HostLayer) -> tuple[int, ...]:
         )
     if shape != layer.shape or layer.bias.shape != shape[:1]:
         raise StageError(f"weights give {shape}, its neurons are {layer.shape}")
-    if layer.pool_kernel == (1, 1):
-        return shape
     return pool_shape(shape, layer.pool_kernel, layer.pool_stride, layer.pool_padding)

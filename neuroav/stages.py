@@ -342,6 +342,10 @@ def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> li
                 f"{graph.aligned_delay(name, p.source)}"
             )
         problems += [f"{where}: {text}" for text in _weight_problems(p, arith)]
+        if isinstance(graph.populations[p.source], ig.IntHostCurrent):
+            unit = isinstance(p, ig.IntIdentity) and p.weight == 1
+            if not (unit and isinstance(target, ig.IntLif)):  # they are biases, not synapses
+                problems.append(f"{where}: currents of the host go to neurons, one by one")
     return problems
 
 

@@ -14,7 +14,7 @@ from neuroav.deployment import Deployment, Probe
 from neuroav.errors import DataError, ProfileError, StageError, UnsupportedNode, unknown_name
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
-from neuroav.host import Sends, constant
+from neuroav.host import Sends, constant, verify_host
 from neuroav.integer import (
     ATTENTION_CLASSES,
     SPIKING_CLASSES,
@@ -92,6 +92,7 @@ def compile_module(
     graph = verify_graph(limit_range(graph, everything, profile.arithmetic))
     integer, saturations, hosts = quantize(graph, profile.arithmetic, options, host)
     verify_integer(integer, profile.arithmetic)
+    verify_host(hosts, integer, profile.arithmetic)
     if not profile.numeric.graded_spikes:
         check_single_spikes(integer, profile.id)
     names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import faulty
 import numpy as np
@@ -13,13 +14,14 @@ import torch
 from neuroav import navfile
 from neuroav.counts import Counter
 from neuroav.deployment import Probe
-from neuroav.errors import DataError, UnsupportedNode
+from neuroav.errors import DataError, StageError, UnsupportedNode
 from neuroav.models import build_model
 from neuroav.models.layers import Lif, SpatialMean, TimeMean
 from neuroav.report import write_report
 from neuroav.sim import fast, lava, real, reference
 from neuroav.sim.trace import collect
 from neuroav.simulate import Samples
+from neuroav.stages import verify_integer
 from neuroav.studies.conditions import Condition, disturbed
 from neuroav.training.config import ModelConfig, ScmrlConfig
 from neuroav_export import compile_module, lint
@@ -105,9 +107,8 @@ def test_currents_are_no_messages_and_multiplications_are_counted(deployments, p
     assert deployment.host_macs == places * 9 * (1 + 3)
     file = tmp_path / "pictures.nav"
     navfile.save(deployment, file)
-    report = write_report([file], out=tmp_path / "report", cache_dir=tmp_path)
-    host = report["reports"][0]["host"] if "reports" in report else json.loads(
-        (tmp_path / "report" / "report.json").read_text())["host"]  # fmt: skip
+    write_report([file], out=tmp_path / "report", cache_dir=tmp_path)
+    host = json.loads((tmp_path / "report" / "report.json").read_text())["host"]
     assert [(x["source"], x["macs"]) for x in host] == [
         ("audio", places * 9),
         ("visual", places * 27),
@@ -128,6 +129,18 @@ def test_file_keeps_host_layers_and_pictures(deployments, pictures, tmp_path):
         assert again.probe.inputs["visual"].dtype == np.float32
         before, after = (collect(fast.run(d, pictures)) for d in (deployment, again))
         assert all(np.array_equal(before[n], after[n]) for n in before)
+
+
+def test_currents_reach_neurons_only_and_one_by_one(deployments):
+    deployment = deployments["current"]
+    graph, arith = deployment.integer, deployment.profile.arithmetic
+    verify_integer(graph, arith)
+    name = "stem.audio.lif0"
+    lif = graph.populations[name]
+    double = replace(lif, projections=(replace(lif.projections[0], weight=2),))
+    wrong = replace(graph, populations={**graph.populations, name: double})
+    with pytest.raises(StageError, match="currents of the host go to neurons, one by one"):
+        verify_integer(wrong, arith)
 
 
 def test_events_beside_pictures(model, pictures):

@@ -148,11 +148,14 @@ def test_bad_values_are_named(change, message):
         ({"source_shape": (2, 5, 6)}, r"weights give \(3, 5, 6\), its neurons are \(3, 5, 7\)"),
         ({"groups": 2}, "does not fit source"),
         ({"sends": "spikes"}, "sends spikes up to 1, the input takes IntHostCurrent up to 201"),
+        ({"threshold": 100}, "top 201, threshold 100"),
+        ({"decay_v": 5000}, "decay 5000"),
+        ({"pool_kernel": (2, 2), "pool_stride": (2, 2)}, "pools currents"),
         ({"top": 200}, "sends current up to 200, the input takes IntHostCurrent up to 201"),
         ({"unit": 0.0}, "unit 0.0"),
         ({"unit": float("nan")}, "unit nan"),
         ({"weight": np.full((3, 2, 1, 1), np.inf)}, "NaN or infinite"),
-        ({"pool_kernel": (9, 9)}, "does not fit|gives shape"),
+        ({"pool_stride": (2, 2)}, r"gives shape \(3, 3, 4\), the input is \(3, 5, 7\)"),
     ],
 )
 def test_a_layer_that_does_not_fit_its_input_is_refused(change, message):

@@ -23,7 +23,7 @@ from neuroav.graph import SpikingGraph
 from neuroav.quantization import least_unit
 from neuroav.sim.real import forward
 
-_CHUNK = 32  # samples whose activations are held at a time
+_VALUES = 64_000_000  # values of all nodes that are held at a time, float64
 
 
 def limit_range(
@@ -33,9 +33,11 @@ def limit_range(
     layers = _layers(graph)
     peaks: dict[str, np.ndarray] = {}
     total = next(iter(sample.values())).shape[1]
-    for first in range(0, total, _CHUNK):
+    size = graph.steps * sum(int(np.prod(shape)) for shape in graph.shapes.values())
+    chunk = max(1, _VALUES // size)
+    for first in range(0, total, chunk):
         with torch.no_grad():
-            values = forward(graph, {n: v[:, first : first + _CHUNK] for n, v in sample.items()})
+            values = forward(graph, {n: v[:, first : first + chunk] for n, v in sample.items()})
         for name in layers:
             peak = values[name].abs().transpose(0, 2).flatten(1).amax(1).numpy()  # by channel
             peaks[name] = np.maximum(peaks.get(name, 0.0), peak)

@@ -53,7 +53,7 @@ def main(path: str) -> int:
         place = f"network {index}: " if settings.jobs > 1 else ""
         folder.fail(type(error).__name__, f"{place}{error}")
         return 1
-    except Exception:
+    except Exception:  # whatever Lava raises: the parent shows it, with its traceback
         folder.fail("ExecutorError", f"the Lava worker failed:\n{traceback.format_exc()}")
         return 1
     return 0
