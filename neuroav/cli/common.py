@@ -218,6 +218,39 @@ def sample_options(
     return lambda function: samples_option(split_option(function))
 
 
+def configuration_options(settings_help: str) -> Decorator:
+    """Add ``--model``, ``--data``, ``--config`` and ``--set`` (as ``settings``)."""
+    options = (
+        click.option(
+            "--model", metavar="NAME", help="Which network.  [default: the configuration's]"
+        ),
+        click.option(
+            "--data", metavar="NAME", help="Which data set.  [default: the configuration's]"
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Configuration, TOML.",
+        ),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=settings_help),
+    )
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def jobs_option(help_text: str) -> Decorator:
+    """Add ``--jobs N``, 1 unless set."""
+    return click.option(
+        "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help=help_text
+    )
+
+
 # --- results for people ------------------------------------------------------------------------
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()

@@ -15,6 +15,7 @@ from neuroav.cli.common import (
     Outcome,
     SomeOf,
     data_options,
+    jobs_option,
     json_option,
     sample_options,
     table,
@@ -51,13 +52,7 @@ KINDS = ("noise", "drop", "jitter", "missing")
     show_default=True,
     help="Samples computed together; changes the time, never the result.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Processes that share the conditions.",
-)
+@jobs_option("Processes that share the conditions.")
 @sample_options(PROBE_SPLITS, split=None)
 @data_options
 @json_option

@@ -9,7 +9,15 @@ from typing import Any
 import click
 from rich.console import RenderableType
 
-from neuroav.cli.common import Command, Outcome, data_options, json_option, table
+from neuroav.cli.common import (
+    Command,
+    Outcome,
+    configuration_options,
+    data_options,
+    jobs_option,
+    json_option,
+    table,
+)
 from neuroav.cli.progress import Reporter
 from neuroav.cli.train import overrides_of
 
@@ -69,16 +77,7 @@ class _SweepCommand(Command):
     example="neuroav sweep --model scmrl --data av-digits --over scmrl.alpha=0,1,2 "
     "--over train.seed=0,1,2 --out sweeps/alpha",
 )
-@click.option("--model", metavar="NAME", help="Which network.  [default: the configuration's]")
-@click.option("--data", metavar="NAME", help="Which data set.  [default: the configuration's]")
-@click.option("--config", type=_PATH, metavar="FILE", help="Configuration, TOML.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one key of the configuration for all runs; may be repeated.",
-)
+@configuration_options("Change one key of the configuration for all runs; may be repeated.")
 @click.option(
     "--over",
     type=_Over(),
@@ -103,13 +102,7 @@ class _SweepCommand(Command):
     help="Hardware profile to deploy for.",
 )
 @click.option("--init-from", type=_PATH, metavar="FILE", help="Start every run from these weights.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Runs at a time, each a process of its own.",
-)
+@jobs_option("Runs at a time, each a process of its own.")
 @data_options
 @json_option
 def sweep(

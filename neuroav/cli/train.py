@@ -13,6 +13,7 @@ from neuroav.cli.common import (
     SPLITS,
     Command,
     Outcome,
+    configuration_options,
     data_options,
     json_option,
     pairs,
@@ -30,17 +31,8 @@ _PATH = click.Path(path_type=Path)
 @click.command(
     cls=Command, example="neuroav train --model add --data av-digits --out runs/add --seed 1"
 )
-@click.option("--model", metavar="NAME", help="Which network.  [default: the configuration's]")
-@click.option("--data", metavar="NAME", help="Which data set.  [default: the configuration's]")
+@configuration_options("Change one key of the configuration; may be repeated.")
 @click.option("--out", type=_PATH, required=True, help="The run folder.")
-@click.option("--config", type=_PATH, metavar="FILE", help="Configuration, TOML.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one key of the configuration; may be repeated.",
-)
 @click.option("--epochs", type=click.IntRange(min=1), help="Short for --set train.epochs=N.")
 @click.option("--seed", type=click.IntRange(min=0), help="Short for --set train.seed=N.")
 @click.option("--threads", type=click.IntRange(min=1), help="Short for --set train.threads=N.")

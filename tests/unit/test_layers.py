@@ -137,6 +137,7 @@ MODULES: dict[str, str] = {
     "neuroav_export.linting.rules": "compiler",
     "neuroav_export.linting.watch": "compiler",
     "neuroav_export.passes": "compiler",
+    "neuroav_export.passes.counting": "compiler",
     "neuroav_export.passes.fold_norm": "compiler",
     "neuroav_export.passes.host_input": "compiler",
     "neuroav_export.passes.limit_range": "compiler",

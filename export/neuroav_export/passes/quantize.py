@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 
@@ -42,6 +41,7 @@ from neuroav.quantization import (
     integer_threshold,
     integer_weights,
 )
+from neuroav_export.passes.counting import attention, mask, product, time_sum
 from neuroav_export.passes.host_input import (
     HostCurrent,
     StaticInput,
@@ -344,63 +344,6 @@ def _concat(q: Quantizer, name: str, node: rn.Concat, x: list) -> Value:
     return q.put(name, ig.IntSum((sum(sizes),), projections), common)
 
 
-def _mask(q: Quantizer, name: str, node: rn.Mask, x: list) -> Value:
-    mask, value = (q.message(name, v) for v in x)
-    heads, shape = q.graph.shapes[q.graph.inputs[name][0]][0], q.graph.shapes[name]
-    ones = np.ones((shape[0], 1, 1, 1), np.int64)
-    copies = ig.IntConv2d(
-        mask.name, 0, ones, (1, 1), (0, 0), (1, 1), heads, q.arith.weight_bits, "excitatory"
-    )
-    return q.put(name, ig.IntAnd(shape, (copies, ig.IntIdentity(value.name, 0, 1))), Fraction(1))
-
-
-def _attention(
-    q: Quantizer, name: str, node: rn.SpatialAttention | rn.TemporalAttention, x: list
-) -> Value:
-    shape, steps = q.graph.shapes[name], q.graph.steps
-    projections = tuple(
-        ig.IntIdentity(q.message(name, v).name, 0, 1, port=port) for port, v in enumerate(x)
-    )
-    temporal = isinstance(node, rn.TemporalAttention)
-    places, part = (steps if temporal else int(np.prod(shape[1:]))), shape[0] // node.heads
-    common = (shape, projections, node.heads, _saturation(q.graph, name, node.scale))
-    form: Literal["key-value", "score"] = "key-value" if part <= places else "score"
-    population: ig.Population
-    if isinstance(node, rn.TemporalAttention):
-        population = ig.IntTemporalAttention(*common, form, node.scrambled)
-    else:
-        population = ig.IntSpatialAttention(*common, form)
-    return q.put(name, population, exact_fraction(node.scale))
-
-
-def _saturation(graph: SpikingGraph, name: str, scale: float) -> int:
-    """Return the count at which the only reader spikes from any state, 0 if there is none such.
-
-    The reader integrates counts alone, so its state is never negative: a count that reaches its
-    threshold by itself fires, and the reset forgets what was above.
-    """
-    readers = graph.consumers(name)
-    lif = graph.nodes[readers[0]] if len(readers) == 1 else None
-    if not isinstance(lif, rn.Lif) or lif.v_leak or lif.v_reset:
-        return 0
-    level = lif.v_threshold * lif.tau_mem_s / (graph.dt_s * scale)
-    return int(np.floor(level)) + 1  # spikes where v' > level
-
-
-def _time_sum(q: Quantizer, name: str, node: rn.TimeSum, x: list) -> Value:
-    value = q.message(name, x[0])
-    relay = ig.IntIdentity(value.name, 0, 1)
-    return q.put(name, ig.IntTimeSum(q.graph.shapes[name], (relay,)), value.scale)
-
-
-def _product(q: Quantizer, name: str, node: rn.Product, x: list) -> Value:
-    channel, place = (q.message(name, v) for v in x)
-    shape = q.graph.shapes[name]
-    spread = ig.IntSpread(channel.name, 0, (shape[1], shape[2]), port=0)
-    relay = ig.IntIdentity(place.name, 0, 1, port=1)
-    return q.put(name, ig.IntProduct(shape, (spread, relay)), channel.scale * place.scale)
-
-
 def _readout(q: Quantizer, name: str, node: rn.Readout, x: list) -> Value:
     # the scores of all classes are compared, so they share one unit
     options = replace(q.options, per_channel=False)
@@ -422,9 +365,9 @@ _HANDLERS: dict[type, Callable[..., AnyValue]] = {
     rn.Flatten: _flatten,
     rn.Readout: _readout,
     rn.Concat: _concat,
-    rn.Mask: _mask,
-    rn.SpatialAttention: _attention,
-    rn.TemporalAttention: _attention,
-    rn.TimeSum: _time_sum,
-    rn.Product: _product,
+    rn.Mask: mask,
+    rn.SpatialAttention: attention,
+    rn.TemporalAttention: attention,
+    rn.TimeSum: time_sum,
+    rn.Product: product,
 }
