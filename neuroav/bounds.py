@@ -78,12 +78,22 @@ def _joined(
     sums = [_synaptic_sum(graph, pop, messages, port) for port in range(pop.ports)]
     spans = [(int(low.min()), int(high.max())) for low, high in sums]
     if isinstance(pop, ig.IntTimeSum):
-        span = (graph.steps * spans[0][0], graph.steps * spans[0][1])
-        return (Bound("the count over a sample", *span, payload),), span
+        weights = pop.step_weights(graph.steps)
+        positive, negative = int(weights[weights > 0].sum()), int(weights[weights < 0].sum())
+        low, high = spans[0]  # 0 lies between them
+        span = (positive * low + negative * high, positive * high + negative * low)
+        message = (span[0] >> pop.shift, span[1] >> pop.shift)
+        return (Bound("the count over a sample", *span, payload),), message
     assert isinstance(pop, ig.IntProduct)
     corners = [a * b for a in spans[0] for b in spans[1]]
     span = (min(corners), max(corners))
-    return (Bound("the product", *span, payload),), span
+    if not pop.shift:
+        return (Bound("the product", *span, payload),), span
+    message = (span[0] >> pop.shift, span[1] >> pop.shift)
+    return (
+        Bound("the product", *span, (1 << ig.PRODUCT_BITS) - 1),
+        Bound("the product's message", *message, payload),
+    ), message
 
 
 def _synaptic_sum(
@@ -142,6 +152,8 @@ def _neurons(pop: ig.Population, low: np.ndarray, high: np.ndarray, steps: int, 
         return (Bound("the synaptic sum", *span, arith.sum_max),), (0, 1)
     if isinstance(pop, ig.IntSum):
         return (Bound("the graded message", *span, payload),), span
+    if isinstance(pop, ig.IntWinner):
+        return (Bound("the synaptic sum", *span, payload),), (0, 1)
     assert isinstance(pop, ig.IntReadout)
     most = (int(np.max(high + pop.bias)), int(np.min(low + pop.bias)))
     top, bottom = max(0, most[0] * steps), min(0, most[1] * steps)

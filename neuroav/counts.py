@@ -11,7 +11,7 @@ import numpy as np
 
 from neuroav import integer as ig
 from neuroav.sim.trace import Trace
-from neuroav.synapses import fan_out
+from neuroav.synapses import fan_out, mute
 
 SILENT, SATURATED = 0.001, 0.9
 
@@ -32,7 +32,7 @@ class Counts:
     """Totals over ``samples`` samples of ``steps`` steps.
 
     spikes: by population, messages sent per sample, int64 (samples,). A graded message counts once;
-    a readout sends none (its accumulators are read by the host), nor do currents of the host.
+    a readout that only the host reads sends none, nor do currents of the host.
     synops: by receiving population and kind ('conv', 'dense', 'sparse'), per sample, (samples,).
     updates: neuron updates per sample, by population (inputs have none).
     rates: share of (neuron, step) places with a message.
@@ -62,6 +62,7 @@ class Counter:
 
     def __init__(self, graph: ig.IntGraph) -> None:
         self._graph = graph
+        self._mute = mute(graph)
         self._spikes: dict[str, list[np.ndarray]] = {n: [] for n in graph.order}
         self._synops: dict[tuple[str, str], list[np.ndarray]] = {}
         self._fans = [
@@ -80,7 +81,7 @@ class Counter:
         """Count the events of a trace."""
         sent = {}
         for name, pop in self._graph.populations.items():
-            if isinstance(pop, (ig.IntReadout, ig.IntHostCurrent)):
+            if name in self._mute:
                 sent[name] = np.zeros((trace.samples, pop.neurons), np.int64)
             else:
                 active = trace.outputs[name] != 0
@@ -148,12 +149,8 @@ def silent_and_saturated(
     graph: ig.IntGraph, rates: dict[str, float]
 ) -> tuple[list[str], list[str]]:
     """Return names with rate < 0.1 % (any sender) and > 90 % (spiking populations)."""
-    silent = [
-        n
-        for n in graph.order
-        if not isinstance(graph.populations[n], (ig.IntReadout, ig.IntHostCurrent))
-        and rates[n] < SILENT
-    ]
+    quiet = mute(graph)
+    silent = [n for n in graph.order if n not in quiet and rates[n] < SILENT]
     saturated = [
         n
         for n in graph.order

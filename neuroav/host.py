@@ -150,6 +150,8 @@ def _windows(x, kernel, stride: Pair, padding: Pair, dilation: Pair, fill) -> np
 
 
 def _pooled(layer: HostLayer, spikes: np.ndarray) -> np.ndarray:
+    if spikes.ndim == 2:  # a dense layer: nothing has rows and columns
+        return spikes
     views = _windows(spikes, layer.pool_kernel, layer.pool_stride, layer.pool_padding, (1, 1), 0)
     return views.max(axis=(-2, -1))
 
@@ -216,4 +218,6 @@ def _sent_shape(layer: HostLayer) -> tuple[int, ...]:
         )
     if shape != layer.shape or layer.bias.shape != shape[:1]:
         raise StageError(f"weights give {shape}, its neurons are {layer.shape}")
+    if len(shape) == 1 and (layer.pool_kernel, layer.pool_stride) == ((1, 1), (1, 1)):
+        return shape
     return pool_shape(shape, layer.pool_kernel, layer.pool_stride, layer.pool_padding)

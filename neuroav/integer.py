@@ -24,9 +24,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from neuroav.graph import topological_order
-from neuroav.nodes import Pair
+from neuroav.nodes import LATER, Pair
 
 Shape = tuple[int, ...]
+PRODUCT_BITS = 31  # magnitude of a product before its shift: Lava multiplies in int32
+STEP_WEIGHT_MAX = 255  # of a frame in a sum over a sample: as wide as a synapse
+SHIFT_MAX = 31  # of what is rounded down into a message
 
 
 # --- projections -----------------------------------------------------------------------------
@@ -197,16 +200,38 @@ class IntAnd(Population):
 
 @dataclass(frozen=True, eq=False)
 class IntProduct(Population):
-    """Memoryless graded neurons: the message is a0 * a1."""
+    """Memoryless graded neurons: the message is (a0 * a1) >> shift, rounded down (-1 >> 1 is -1).
 
+    shift: bits of the product that the message drops. The product fits ``PRODUCT_BITS``.
+    """
+
+    shift: int = field(default=0, metadata={LATER: True})
     ports: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, eq=False)
 class IntTimeSum(Population):
-    """Counters over a sample: the message of every frame is the sum of a over all frames."""
+    """Accumulators over a sample: the message of every frame is
 
+    (sum over frames t of weights[t] * a[t]) >> shift, rounded down (-1 >> 1 is -1).
+
+    weights: one per frame of a sample, magnitude up to ``STEP_WEIGHT_MAX``; empty for ones. shift:
+    bits of the sum that the message drops. The whole sum fits the register of a message.
+    """
+
+    weights: tuple[int, ...] = field(default=(), metadata={LATER: True})
+    shift: int = field(default=0, metadata={LATER: True})
     holds: ClassVar[bool] = True
+
+    def step_weights(self, steps: int) -> np.ndarray:
+        """Return the weight of every frame of a sample, int64 (steps,)."""
+        return np.array(self.weights or (1,) * steps, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class IntWinner(Population):
+    """Memoryless neurons of which one spikes in every frame: the one with the largest a, the first
+    in C order among equals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,10 +316,11 @@ POPULATION_CLASSES = (
     IntAnd,
     IntProduct,
     IntTimeSum,
+    IntWinner,
     IntSpatialAttention,
     IntTemporalAttention,
 )
-SPIKING_CLASSES = (IntLif, IntOr, IntAnd)  # binary output
+SPIKING_CLASSES = (IntLif, IntOr, IntAnd, IntWinner)  # binary output
 ATTENTION_CLASSES = (IntSpatialAttention, IntTemporalAttention)
 
 
@@ -346,6 +372,11 @@ class IntGraph:
     def aligned_delay(self, target: str, source: str) -> int:
         """Return the extra delay that makes ``source`` arrive with the longest path."""
         return self.latency[target] - self.held(target) - 1 - self.latency[source]
+
+
+def shifted(largest: int, shift: int) -> int:
+    """Return the largest magnitude of x >> shift where |x| is at most ``largest``."""
+    return -(-largest >> shift)
 
 
 def conv_windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:

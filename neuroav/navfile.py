@@ -28,7 +28,7 @@ from neuroav.host import HostLayer, verify_host
 from neuroav.stages import verify_graph, verify_integer
 
 FORMAT = "neuroav-deployment"
-VERSION = 1
+VERSION = 2  # the first lacks the fields marked ``nodes.LATER``; a file without them is one of it
 _CLASSES = {
     c.__name__: c
     for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES, HostLayer)
@@ -103,9 +103,9 @@ def _check_header(file: h5py.File, path: Path) -> str:
             f"{file.attrs.get('format')!r}, needs {FORMAT!r})"
         )
     version = int(file.attrs["version"])
-    if version != VERSION:
+    if not 1 <= version <= VERSION:
         raise FileFormatError(
-            f"{path}: format version {version}, this program reads {VERSION}; "
+            f"{path}: format version {version}, this program reads 1..{VERSION}; "
             + ("update neuroav" if version > VERSION else "export it again")
         )
     stored, found = file.attrs.get("content_hash"), content_hash(file)
@@ -120,7 +120,8 @@ def _check_header(file: h5py.File, path: Path) -> str:
 # --- writing ---------------------------------------------------------------------------------
 def _write(d: Deployment, file: h5py.File) -> None:
     file.attrs["format"] = FORMAT
-    file.attrs["version"] = VERSION
+    parts = (*d.integer.populations.values(), *d.real.nodes.values())
+    file.attrs["version"] = VERSION if any(map(_has_later_fields, parts)) else 1
     _write_text(file, "profile", d.profile.text)
     for name, value in (
         ("classes", list(d.classes)),
@@ -158,11 +159,26 @@ def _write_text(file: h5py.File, name: str, text: str) -> None:
     file[name] = np.frombuffer(text.encode("utf-8"), np.uint8)
 
 
+def _is_default(item: Any, default: Any) -> bool:
+    return item is default or (not isinstance(item, np.ndarray) and item == default)
+
+
+def _has_later_fields(value: Any) -> bool:
+    """Return whether a program that knows only version 1 would misread a node or population."""
+    return any(
+        not _is_default(getattr(value, f.name), f.default)
+        for f in fields(value)
+        if rn.LATER in f.metadata
+    )
+
+
 def _write_object(group: h5py.Group, value: Any) -> h5py.Group:
     """Write a dataclass: arrays as datasets, projections as sub-groups, the rest as attributes."""
     group.attrs["class"] = type(value).__name__
     for field in fields(value):
         item = getattr(value, field.name)
+        if rn.LATER in field.metadata and _is_default(item, field.default):
+            continue
         if isinstance(item, np.ndarray):
             group.create_dataset(
                 field.name, data=item, compression="gzip" if item.size > 64 else None

@@ -7,13 +7,14 @@ otherwise. A node checks its own parameters; ``neuroav.stages`` checks how nodes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from neuroav.errors import StageError
 
 Pair = tuple[int, int]
+LATER = "later"  # marks fields that the first version of FILE.nav lacks; not written at default
 
 
 def _need(condition: bool, node: object, message: str, rule: str = "") -> None:
@@ -22,15 +23,21 @@ def _need(condition: bool, node: object, message: str, rule: str = "") -> None:
 
 
 def _finite(node: object) -> None:
-    for field in fields(node):  # type: ignore[arg-type]
-        value = getattr(node, field.name)
+    for part in fields(node):  # type: ignore[arg-type]
+        value = getattr(node, part.name)
         if isinstance(value, np.ndarray) and not np.isfinite(value).all():
             count = int((~np.isfinite(value)).sum())
             raise StageError(
-                f"{type(node).__name__}.{field.name}: {count} of {value.size} values are NaN or "
+                f"{type(node).__name__}.{part.name}: {count} of {value.size} values are NaN or "
                 "infinite; allowed are finite numbers; train or load the network again",
                 rule="not-finite",
             )
+
+
+def _peak(node: TimeSum | Product) -> None:
+    value = node.peak
+    fits = value is None or (isinstance(value, float) and 0 <= value < float("inf"))
+    _need(fits, node, f"peak is {value!r}, must be a finite number from 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,10 +194,14 @@ class TimeMean:
 
 @dataclass(frozen=True, eq=False)
 class Readout:
-    """Class scores: y = (1 / T) * sum_t (weight @ x[t] + bias); weight (classes, in)."""
+    """Class scores: y = (1 / T) * sum_t (weight @ x[t] + bias); weight (classes, in).
+
+    least_unit: as for Conv2d, (classes,).
+    """
 
     weight: np.ndarray
     bias: np.ndarray
+    least_unit: np.ndarray | None = field(default=None, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         _need(
@@ -245,12 +256,34 @@ class MeanProduct:
 
 @dataclass(frozen=True, eq=False)
 class TimeSum:
-    """Sum over the steps of a sample, at every step."""
+    """Sum over the steps of a sample, at every step: y = sum_t weights[t] * x[t].
+
+    weights: (steps,), None for ones. peak: largest |y| seen on the compiler's sample, which decides
+    how many bits a message drops; None where it was not measured and nothing is dropped.
+    """
+
+    weights: np.ndarray | None = field(default=None, metadata={LATER: True})
+    peak: float | None = field(default=None, metadata={LATER: True})
+
+    def __post_init__(self) -> None:
+        _peak(self)
+        if self.weights is None:
+            return
+        vector = isinstance(self.weights, np.ndarray) and self.weights.ndim == 1
+        _need(vector and self.weights.dtype.kind == "f", self, "weights must be (steps,) numbers")
+        _finite(self)
+        _need(bool(self.weights.any()), self, "weights are all 0: no step counts")
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """Product of a value per channel (C,) and one per place (C, H, W)."""
+    """Product of two values of one shape, element by element, or of a value per channel (C,) and
+    one per place (C, H, W). peak: as for TimeSum."""
+
+    peak: float | None = field(default=None, metadata={LATER: True})
+
+    def __post_init__(self) -> None:
+        _peak(self)
 
 
 Node = (

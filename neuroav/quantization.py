@@ -89,6 +89,51 @@ def least_unit(peak: np.ndarray, fraction: float, arith: Arithmetic) -> np.ndarr
     return RANGE_MARGIN * peak / fraction * (1 << arith.input_shift) / limit
 
 
+# A neuron shifts the sum of its synapses left by 6 into a register of 24 bits, so 17 bits are for
+# the sum: a message of 8 bits times a weight of 8 bits leaves room for signs that cancel.
+MESSAGE_BITS = 8  # magnitude of a sum over a sample, or a product, that synapses read
+OPERAND_BITS = 11  # of what a product reads: the product of two stays below 2^22 of 24 bits
+# Of the weights of the steps. The accumulator of 24 bits adds synaptic sums (8-bit weights of many
+# spikes, some 13 bits) of up to 64 steps, which leaves 4 bits.
+STEP_WEIGHT_BITS = 4
+
+
+def accumulator_unit(peak: np.ndarray, arith: Arithmetic) -> np.ndarray:
+    """Return the smallest units at which an accumulator without threshold holds ``peak``.
+
+    With the margin. peak: largest |sum| seen, real, (channels,); a unit is what 1 is worth.
+    """
+    return RANGE_MARGIN * peak / ((1 << (arith.payload_bits - 1)) - 1)
+
+
+def even(weights: np.ndarray | None) -> bool:
+    """Return whether all steps count alike, so that no weight of a step is needed."""
+    return weights is None or bool((weights == weights[0]).all() and weights[0] > 0)
+
+
+def integer_step_weights(weights: np.ndarray | None) -> tuple[tuple[int, ...], Fraction]:
+    """Return integer weights of the steps, of ``STEP_WEIGHT_BITS``, and what 1 is worth.
+
+    weights: real (steps,), not all 0, or None for ones. No integers where all steps count alike.
+    """
+    if weights is None or even(weights):
+        return (), Fraction(1) if weights is None else exact_fraction(float(weights[0]))
+    unit = exact_fraction(float(np.abs(weights).max())) / ((1 << STEP_WEIGHT_BITS) - 1)
+    return tuple(round(w) for w in (weights / float(unit)).tolist()), unit
+
+
+def message_shift(peak: float | None, unit: Fraction, bits: int) -> int:
+    """Return how many bits a message drops so that ``peak`` fits ``bits``, with the margin.
+
+    peak: largest |value| seen, real; unit: what 1 is worth before the shift. 0 without a peak.
+    """
+    most = Fraction(peak or 0.0) * Fraction(RANGE_MARGIN) / unit
+    shift = 0
+    while most > ((1 << bits) - 1) << shift:
+        shift += 1
+    return shift
+
+
 def choose_unit(
     weights: Sequence[np.ndarray],
     threshold: float,

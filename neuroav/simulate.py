@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, DataError, unknown_name
 from neuroav.recordfile import open_record
 from neuroav.sim.trace import Executor, SpikeDigest, Trace
+
+if TYPE_CHECKING:
+    from neuroav.data.zeroshot import ZeroShotData
 
 Progress = Callable[[str, int, int], None]
 SHIPPED = "shipped:"
@@ -70,12 +73,16 @@ def resolve_deployment(name: str | Path) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Inputs and labels of the first samples of a split; ``source`` gives raw events for plots."""
+    """Inputs and labels of the first samples of a split; ``source`` gives raw events for plots.
+
+    zero_shot: the data they are of, where classes were held out and the split is the test.
+    """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray
     split: str
     source: Any = None
+    zero_shot: ZeroShotData | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,18 +112,9 @@ def load_samples(
         raise DataError(
             f"the file names no data set, so it has no split {split!r}; use --split {PROBE}"
         )
-    from neuroav.data import FrameSpec, load
+    from neuroav.data.zeroshot import ZeroShotData, data_labels
 
-    config = run["data"]
-    data = load(
-        config["name"],
-        preset=config["preset"],
-        data_seed=config["seed"],
-        cache_dir=cache_dir,
-        data_root=data_root,
-        progress=progress,
-        spec=FrameSpec(steps=config["steps"], visual_size=config["visual_size"]),
-    )
+    data = _run_data(run["data"], cache_dir, data_root, progress)
     if data.content_hash != deployment.provenance["data_hash"]:
         raise DataError(
             f"{data.name}: its content hash is {data.content_hash[:12]}..., the network "
@@ -127,7 +125,29 @@ def load_samples(
     count = len(part) if samples is None else min(samples, len(part))
     frames = part.frames(np.arange(count))
     inputs = {n: getattr(frames, n) for n in deployment.fed}
-    return Samples(inputs, frames.labels, split, part)
+    if not isinstance(data, ZeroShotData):
+        return Samples(inputs, frames.labels, split, part)
+    held_out = data if split == "test" else None
+    return Samples(inputs, data_labels(data, frames.labels), split, zero_shot=held_out)
+
+
+def _run_data(
+    config: Mapping[str, Any], cache_dir: Path, data_root: Path | None, progress: Progress | None
+) -> Any:
+    """Return the data set that a network was trained on."""
+    from neuroav.data import FrameSpec, is_zero_shot, load, load_zero_shot
+
+    common: dict[str, Any] = {
+        "preset": config["preset"],
+        "data_seed": config["seed"],
+        "cache_dir": cache_dir,
+        "data_root": data_root,
+        "progress": progress,
+    }
+    if is_zero_shot(config["name"]):
+        return load_zero_shot(config["name"], steps=config["steps"], **common)
+    spec = FrameSpec(steps=config["steps"], visual_size=config["visual_size"])
+    return load(config["name"], spec=spec, **common)
 
 
 def _probe_samples(deployment: Deployment, samples: int | None) -> Samples:
@@ -232,4 +252,13 @@ def simulate(
         "seconds": outcome.seconds,
         "samples_per_second": len(data) / outcome.seconds,
         "spike_digest": outcome.digest,
+        **zero_shot_measures(data, outcome),
     }
+
+
+def zero_shot_measures(data: Samples, outcome: Outcome) -> dict[str, float]:
+    """Return seen, unseen, hm and zsl of a test with held-out classes, nothing of another."""
+    from neuroav.data.zeroshot_scores import deployed_scores
+
+    found = data.zero_shot and deployed_scores(outcome.scores, data.labels, data.zero_shot)
+    return {k: getattr(found, k) for k in ("seen", "unseen", "hm", "zsl")} if found else {}

@@ -13,8 +13,9 @@ import numpy as np
 from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.errors import StageError
-from neuroav.fixed import Arithmetic, sign_mode, truncate_weights
+from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
+from neuroav.registers import neuron_problems, weight_problems
 
 _LOWERED = (
     rn.Input,
@@ -34,7 +35,7 @@ _LOWERED = (
     rn.TimeSum,
     rn.Product,
 )
-_MADE_BY_LOWERING = (rn.OrPool2d, rn.Readout, rn.TimeSum, rn.Product)
+_MADE_BY_LOWERING = (rn.OrPool2d, rn.Readout)
 ALLOWED: dict[str, tuple[type, ...]] = {
     "traced": tuple(c for c in rn.NODE_CLASSES if c not in _MADE_BY_LOWERING),
     "folded": tuple(c for c in rn.NODE_CLASSES if c not in (*_MADE_BY_LOWERING, rn.BatchNorm)),
@@ -148,8 +149,8 @@ def _(node: rn.MeanProduct, sources):
 
 @output_shape.register
 def _(node: rn.Product, sources):
-    if len(sources) != 2 or sources[0] != sources[1][:1]:
-        raise StageError(f"multiplies shapes {sources}, needs (C,) and (C, H, W)")
+    if len(sources) != 2 or sources[0] not in (sources[1], sources[1][:1]):
+        raise StageError(f"multiplies shapes {sources}, needs two equal ones or (C,) and (C, H, W)")
     return sources[1]
 
 
@@ -220,6 +221,11 @@ def verify_graph(graph: SpikingGraph) -> SpikingGraph:
                 problems.append(f"{name}: shape is {graph.shapes[name]}, its inputs give {shape}")
         except StageError as error:
             problems.append(f"{name}: {error}")
+        weights = node.weights if isinstance(node, rn.TimeSum) else None
+        if weights is not None and len(weights) != graph.steps:
+            problems.append(
+                f"{name}: has {len(weights)} step weights, a sample has {graph.steps} steps"
+            )
     _raise(problems)
     return graph
 
@@ -272,7 +278,7 @@ def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
             problems.append(f"{name}: {type(pop).__name__} with {len(pop.projections)} projections")
         problems += _port_problems(graph, name, arith) + message_problems(graph, name)
         problems += _projection_problems(graph, name, arith) + delay_problems(graph, name, arith)
-        problems += _neuron_problems(name, pop, arith)
+        problems += neuron_problems(name, pop, graph.steps, arith)
     if not isinstance(graph.populations.get(graph.output), ig.IntReadout):
         problems.append(f"output {graph.output!r} is not an IntReadout")
     _raise(problems)
@@ -341,60 +347,9 @@ def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> li
                 f"{where}: delay is {p.delay}, branches align at "
                 f"{graph.aligned_delay(name, p.source)}"
             )
-        problems += [f"{where}: {text}" for text in _weight_problems(p, arith)]
+        problems += [f"{where}: {text}" for text in weight_problems(p, arith)]
         if isinstance(graph.populations[p.source], ig.IntHostCurrent):
             unit = isinstance(p, ig.IntIdentity) and p.weight == 1
             if not (unit and isinstance(target, ig.IntLif)):  # they are biases, not synapses
                 problems.append(f"{where}: currents of the host go to neurons, one by one")
     return problems
-
-
-def _weight_problems(p: ig.Projection, arith: Arithmetic) -> list[str]:
-    if isinstance(p, (ig.IntIdentity, ig.IntPlace)):
-        low, high = -(1 << arith.weight_bits), (1 << arith.weight_bits) - 1
-        fits = p.weight != 0 and low <= p.weight <= high
-        return [] if fits else [f"weight {p.weight} must be non-zero in {low}..{high}"]
-    if not isinstance(p, (ig.IntConv2d, ig.IntDense)):
-        return []
-    if not 1 <= p.weight_bits <= arith.weight_bits:
-        return [f"weight_bits is {p.weight_bits}, allowed 1..{arith.weight_bits}"]
-    if sign_mode(p.weight) not in (p.sign_mode, "excitatory") and p.sign_mode != "mixed":
-        return [f"sign mode {p.sign_mode} does not hold these weights"]
-    stored = truncate_weights(p.weight, p.weight_bits, p.sign_mode, arith.weight_bits)
-    wrong = int((stored != p.weight).sum())
-    return (
-        [f"{wrong} weights are not storable at {p.weight_bits} bits, {p.sign_mode}"]
-        if wrong
-        else []
-    )
-
-
-def _neuron_problems(name: str, pop: ig.Population, arith: Arithmetic) -> list[str]:
-    if isinstance(pop, ig.IntReadout):
-        return _broadcast_problem(name, "bias", pop.bias, pop.shape)
-    if not isinstance(pop, ig.IntLif):
-        return []
-    problems = _broadcast_problem(
-        name, "bias_mantissa", pop.bias_mantissa, pop.shape
-    ) + _broadcast_problem(name, "threshold", pop.threshold, pop.shape)
-    checks = (
-        ("bias_mantissa", pop.bias_mantissa, -arith.bias_max, arith.bias_max),
-        ("bias_exponent", np.asarray(pop.bias_exponent), 0, arith.bias_exponent_max),
-        ("threshold", pop.threshold, 0, arith.threshold_max),
-        ("decay_u", np.asarray(pop.decay_u), -1, (1 << arith.decay_bits) - 1),
-        ("decay_v", np.asarray(pop.decay_v), 0, 1 << arith.decay_bits),
-    )
-    for what, value, low, high in checks:
-        if value.min(initial=low) < low or value.max(initial=high) > high:
-            problems.append(
-                f"{name}: {what} spans {value.min()}..{value.max()}, allowed {low}..{high}"
-            )
-    return problems
-
-
-def _broadcast_problem(name: str, what: str, value: np.ndarray, shape) -> list[str]:
-    try:
-        np.broadcast_to(value, shape)
-        return []
-    except ValueError:
-        return [f"{name}: {what} of shape {value.shape} does not broadcast to {shape}"]

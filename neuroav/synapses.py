@@ -78,6 +78,16 @@ def synapse_count(graph: ig.IntGraph, name: str) -> int:
     return found
 
 
+def mute(graph: ig.IntGraph) -> set[str]:
+    """Return what sends no messages: currents of the host, and readouts that no neuron reads."""
+    read = {p.source for pop in graph.populations.values() for p in pop.projections}
+    return {
+        n
+        for n, pop in graph.populations.items()
+        if isinstance(pop, ig.IntHostCurrent) or (isinstance(pop, ig.IntReadout) and n not in read)
+    }
+
+
 def attention_forms(
     pop: ig.IntSpatialAttention | ig.IntTemporalAttention, steps: int
 ) -> dict[str, int]:

@@ -166,21 +166,15 @@ def likely_cause(deployment: Deployment, name: str, expected: Outputs, found: np
 def _recompute(
     graph: ig.IntGraph, name: str, pop: ig.Population, expected: Outputs, arith: Arithmetic
 ) -> np.ndarray:
-    state, outputs = reference.initial_state(pop), []
-    for t in range(graph.steps):
-        a = sum(
-            (
-                reference.synaptic_sum(p, expected[p.source][t].astype(np.int64), pop.shape)
-                for p in pop.projections
-            ),
-            np.zeros(pop.shape, np.int64),
-        )
-        try:
-            state, output = reference.neuron_step(name, pop, state, a, arith)
-        except fixed.OutOfRange:
-            break
-        outputs.append(output)
-    return np.array(outputs)
+    sums = [np.zeros((graph.steps, *pop.shape), np.int64) for _ in range(pop.ports)]
+    for p in pop.projections:
+        messages = expected[p.source].astype(np.int64)
+        for t in range(graph.steps):
+            sums[p.port][t] += reference.synaptic_sum(p, messages[t], pop.shape)
+    try:
+        return reference.all_steps(name, pop, sums, arith)[0]
+    except fixed.OutOfRange:
+        return np.zeros(0, np.int64)
 
 
 def _no_bias(pop: ig.Population, arith: Arithmetic) -> ig.Population | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,16 +21,19 @@ from neuroav.integer import (
     SPIKING_CLASSES,
     IntGraph,
     IntHostCurrent,
+    IntIdentity,
     IntInput,
     IntProduct,
     IntReadout,
     IntSum,
     IntTimeSum,
+    IntWinner,
 )
 from neuroav.models.quantized import QatReadout, QatSynapses
 from neuroav.quantization import Calibration, Options
 from neuroav.sim.real import forward
 from neuroav.stages import verify_graph, verify_integer
+from neuroav.synapses import mute
 from neuroav_export.passes.fold_norm import fold_norm
 from neuroav_export.passes.limit_range import limit_range
 from neuroav_export.passes.lower import lower
@@ -60,6 +64,7 @@ def compile_module(
     max_count: Mapping[str, int] | None = None,
     static: Collection[str] = (),
     host: Sends = "current",
+    winner: bool = False,
 ) -> Deployment:
     """Return the deployment of a trained module.
 
@@ -68,7 +73,8 @@ def compile_module(
     of every register is taken from all of it: give 100 and more where there are. bits, calibration,
     per_channel: see ``quantization.Options``. max_count: largest count each input can send (255).
     static: inputs of real values, the same in every step (a picture, a spectrogram); their first
-    layer is computed on the host, which sends ``host``, see ``neuroav.host``.
+    layer is computed on the host, which sends ``host``, see ``neuroav.host``. winner: whether the
+    chip looks for the largest class score too; ``with_winner``.
     Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
     """
     profile = hardware.load_profile(target)
@@ -91,6 +97,7 @@ def compile_module(
     everything = {n: torch.from_numpy(v.astype(np.float64)) for n, v in whole.items()}
     graph = verify_graph(limit_range(graph, everything, profile.arithmetic))
     integer, saturations, hosts = quantize(graph, profile.arithmetic, options, host)
+    integer = with_winner(integer) if winner else integer
     verify_integer(integer, profile.arithmetic)
     verify_host(hosts, integer, profile.arithmetic)
     if not profile.numeric.graded_spikes:
@@ -99,6 +106,20 @@ def compile_module(
     return Deployment(
         integer, graph, profile, names, saturations, dict(provenance or {}), probe, host=hosts
     )
+
+
+def with_winner(graph: IntGraph) -> IntGraph:
+    """Return the graph with neurons ``OUTPUT.winner`` that read the class scores.
+
+    The one with the largest score so far spikes in every frame; in a sample's last frame that is
+    the class the host would take. The output stays the scores. StageError where the name is taken.
+    """
+    name, output = f"{graph.output}.winner", graph.populations[graph.output]
+    if name in graph.populations:
+        raise StageError(f"{name}: is the name of a layer, the winner needs it; rename the layer")
+    search = IntWinner(output.shape, (IntIdentity(graph.output, 0, 1),))
+    populations = {**graph.populations, name: search}
+    return replace(graph, populations=populations, scales={**graph.scales, name: (1, 1)})
 
 
 def target_problems(profile: Profile, options: Options) -> list[ProfileError]:
@@ -132,15 +153,15 @@ def real_valued(module: nn.Module) -> nn.Module:
 def graded_messages(graph: IntGraph) -> dict[str, str]:
     """Return what they send, for every population that sends anything but single spikes.
 
-    Not the readout: its values are read by the host, not sent to neurons.
+    Not a readout that only the host reads: its values are not sent to neurons.
     """
-    found = {}
+    quiet, found = mute(graph), {}
     for name in graph.order:
         pop = graph.populations[name]
         if isinstance(pop, IntInput):
             if pop.max_count > 1 and not isinstance(pop, IntHostCurrent):
                 found[name] = f"sends counts up to {pop.max_count}"
-        elif not isinstance(pop, (*SPIKING_CLASSES, IntReadout)):
+        elif not isinstance(pop, SPIKING_CLASSES) and name not in quiet:
             found[name] = f"sends {_GRADED[type(pop)]}"
     return found
 
@@ -149,6 +170,7 @@ _GRADED = {
     IntSum: "sums",
     IntTimeSum: "sums over a sample",
     IntProduct: "products",
+    IntReadout: "class scores",
 } | dict.fromkeys(ATTENTION_CLASSES, "counts")
 
 

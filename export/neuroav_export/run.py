@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import neuroav
 from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
+from neuroav.data.zeroshot import ZeroShotData, data_labels
 from neuroav.deployment import Deployment, Probe
 from neuroav.integer import ATTENTION_CLASSES
 from neuroav.quantization import RANGE_SAMPLES, Calibration, Options
@@ -23,6 +25,7 @@ from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
 from neuroav_export.linting import deployable, lint
 from neuroav_export.pipeline import compile_module
+from neuroav_export.zeroshot import chip_network
 
 if TYPE_CHECKING:
     from neuroav.data import AVData
@@ -57,20 +60,43 @@ def export_run(
     options = run_options(config, bits, calibration, per_channel)
     check = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
     test = data.split("test").frames(np.arange(PROBE_SAMPLES))
+    what = _network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     deployment = compile_module(
-        model,
+        what.module,
         {n: getattr(check, n) for n in names},
         target=target,
         bits=options.bits,
         calibration=options.calibration,
         per_channel=options.per_channel,
-        classes=data.classes,
-        max_count={n: count_limit(data, n) for n in names},
+        classes=what.classes,
+        max_count=what.max_count,
+        static=what.static,
+        winner=what.winner,
         provenance=provenance(config, data.content_hash, options),
-        probe=Probe({n: getattr(test, n) for n in names}, test.labels),
+        probe=Probe({n: getattr(test, n) for n in names}, data_labels(data, test.labels)),
     )
     return summary(navfile.save(deployment, out), options.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """What of a run is compiled, and the arguments of ``compile_module`` that go with it."""
+
+    module: nn.Module
+    classes: tuple[str, ...]
+    max_count: dict[str, int]
+    static: tuple[str, ...] = ()
+    winner: bool = False
+
+
+def _network(model: nn.Module, data: Any) -> _Network:
+    """Return a run's network as it is deployed; UnsupportedModule where it cannot be."""
+    names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
+    if isinstance(data, ZeroShotData):
+        classes = tuple(data.classes[c] for c in data.sought)
+        return _Network(chip_network(model, data), classes, {}, names, True)
+    return _Network(model, data.classes, {n: count_limit(data, n) for n in names})
 
 
 def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
@@ -121,15 +147,17 @@ def lint_run(
     torch.set_num_threads(config.train.threads)
     options = run_options(config, None, None, None)
     check = data.split("val").frames(np.arange(PROBE_SAMPLES))
+    what = _network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     found = lint(
-        model,
+        what.module,
         {n: getattr(check, n) for n in names},
         target=target,
         bits=options.bits,
         calibration=options.calibration,
         per_channel=options.per_channel,
-        max_count={n: count_limit(data, n) for n in names},
+        max_count=what.max_count,
+        static=what.static,
     )
     return {
         "target": profile.id,

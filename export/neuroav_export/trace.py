@@ -54,7 +54,7 @@ def _conv2d(m: nn.Conv2d) -> rn.Conv2d:
     )
 
 
-def _batch_norm(m: nn.BatchNorm2d) -> rn.BatchNorm:
+def _batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d) -> rn.BatchNorm:
     if m.running_mean is None or m.running_var is None:
         raise UnsupportedModule(
             "batch norm without running statistics; train with track_running_stats=True",
@@ -102,6 +102,7 @@ def _qat_synapses(m: QatSynapses) -> rn.Conv2d | rn.Dense:
 
 CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     nn.Conv2d: _conv2d,
+    nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.Linear: lambda m: rn.Dense(_array(m.weight), _bias(m)),
     nn.MaxPool2d: _max_pool,
@@ -122,10 +123,12 @@ CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
     layers.SpatialAttention: lambda m: rn.SpatialAttention(m.heads, m.scale),
     layers.TemporalAttention: lambda m: rn.TemporalAttention(m.heads, m.scale, m.scrambled),
     layers.MeanProduct: lambda m: rn.MeanProduct(),
+    layers.TimeWeightedSum: lambda m: rn.TimeSum(_array(m.step_weights())),
+    layers.Multiply: lambda m: rn.Product(),
 }
 FUNCTIONS = {operator.add, torch.add, operator.iadd}
-# These take images (N, C, H, W); those count axes from the front, where time is.
-FRAME_LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)
+# These take frames (N, C, ...); those count axes from the front, where time is.
+FRAME_LAYERS = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d)
 TIME_LAYERS = (
     layers.Lif,
     layers.TimeMean,
@@ -135,6 +138,7 @@ TIME_LAYERS = (
     layers.SpatialAttention,
     layers.TemporalAttention,
     layers.MeanProduct,
+    layers.TimeWeightedSum,
 )
 
 
@@ -166,7 +170,7 @@ def leaves(
 
 
 def check_place(leaf: Leaf) -> None:
-    """Raise UnsupportedModule for a layer of images outside PerStep, or one of sequences inside."""
+    """Raise UnsupportedModule for a layer of frames outside PerStep, or one of sequences inside."""
     kind = type(leaf.module).__name__
     if isinstance(leaf.module, FRAME_LAYERS) and not leaf.per_step:
         raise UnsupportedModule(

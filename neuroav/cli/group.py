@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "report": "neuroav.cli.report:report",
     "sweep": "neuroav.cli.sweep:sweep",
     "robustness": "neuroav.cli.robustness:robustness",
+    "ablate": "neuroav.cli.ablate:ablate",
     "profiles": "neuroav.cli.profiles:profiles",
     "doctor": "neuroav.cli.doctor:doctor",
 }

@@ -13,12 +13,15 @@ from neuroav.data.catalogue import (
     cache_path,
     dataset_info,
     describe,
+    is_zero_shot,
     layout,
     load,
+    load_zero_shot,
     prepare,
 )
 from neuroav.data.frames import Frames, FrameSpec
 from neuroav.data.tonic_view import tonic_dataset
+from neuroav.data.zeroshot import ZeroShotData
 
 __all__ = [
     "DATASETS",
@@ -28,11 +31,14 @@ __all__ = [
     "DatasetInfo",
     "FrameSpec",
     "Frames",
+    "ZeroShotData",
     "cache_path",
     "dataset_info",
     "describe",
+    "is_zero_shot",
     "layout",
     "load",
+    "load_zero_shot",
     "prepare",
     "tonic_dataset",
 ]

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from neuroav.data import avdigits, cache, nmnistfsdd, speech
+from neuroav.data import avattributes, avdigits, cache, gzsl, nmnistfsdd, speech
 from neuroav.data.augment import Augmentation
 from neuroav.data.avdata import AVData
 from neuroav.data.avdigits import Progress
 from neuroav.data.frames import FrameSpec
+from neuroav.data.zeroshot import STAGES, ZeroShotData
 from neuroav.errors import DataError, unknown_name
 
 
@@ -23,8 +24,9 @@ from neuroav.errors import DataError, unknown_name
 class DatasetInfo:
     """Facts about a data set.
 
-    name, title, presets, classes, licence; limits: what it cannot show; augmentation: what to alter
-    its training recordings by.
+    name, title, presets, classes (() where its files list them), licence; limits: what it cannot
+    show; augmentation: what to alter its training recordings by. features: feature vectors and
+    class texts (``neuroav.data.zeroshot``), not events.
     """
 
     name: str
@@ -34,6 +36,28 @@ class DatasetInfo:
     licence: str
     limits: tuple[str, ...]
     augmentation: Augmentation
+    features: bool = False
+
+
+def _benchmark(title: str, name: str) -> DatasetInfo:
+    """Facts of one of the published zero-shot benchmarks."""
+    return DatasetInfo(
+        name=name,
+        title=f"{title}: audio-visual zero-shot benchmark, features and splits of AVCA",
+        presets=tuple(gzsl.PRESETS),
+        classes=(),
+        licence=(
+            "Not in the package: read from the data root. Class lists, splits and word vectors: "
+            "AVCA-GZSL release (MIT); word vectors derive from fastText wiki.en (CC BY-SA 3.0)."
+        ),
+        limits=(
+            "one averaged vector per clip and modality; cls-temporal has sequences",
+            "SeLaVi features (main) were trained on VGGSound without labels",
+            "the reference loader attaches the text of other classes to many classes",
+        ),
+        augmentation=Augmentation(),
+        features=True,
+    )
 
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -75,6 +99,23 @@ DATASETS: dict[str, DatasetInfo] = {
             stretch=0.12, shift=0.08, drop=0.3, channel_shift=2, band_mask=8, time_mask=0.15
         ),
     ),
+    "av-attributes": DatasetInfo(
+        name="av-attributes",
+        title="A digit heard and a digit seen, some never together: zero-shot vectors of av-digits",
+        presets=avattributes.PRESETS,
+        classes=(),
+        licence="As av-digits, of whose recordings it is made; attributes: this project.",
+        limits=(
+            "default: every digit is trained on in some pair; what is unseen is the combination",
+            "digits: seven classes to learn 35 attributes from, so most of them are confounded",
+            "synthetic speech and pictures of 8x8 pixels, as in av-digits",
+        ),
+        augmentation=Augmentation(),
+        features=True,
+    ),
+    "ucf-gzsl": _benchmark("UCF101", "ucf-gzsl"),
+    "vggsound-gzsl": _benchmark("VGGSound", "vggsound-gzsl"),
+    "activitynet-gzsl": _benchmark("ActivityNet", "activitynet-gzsl"),
 }
 
 # Each offers parameters(preset, seed, limit), generate(preset, seed, limit, progress, data_root)
@@ -89,6 +130,39 @@ def dataset_info(name: str) -> DatasetInfo:
     return DATASETS[name]
 
 
+def is_zero_shot(name: str) -> bool:
+    """Whether ``name`` has feature vectors and class texts; DataError for unknown names."""
+    return dataset_info(name).features
+
+
+def load_zero_shot(
+    name: str,
+    *,
+    preset: str,
+    steps: int,
+    data_seed: int = 0,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> ZeroShotData:
+    """The zero-shot data set ``name``, made of av-digits or read from ``data_root``.
+
+    steps: time steps per sample. DataError and FileFormatError name place, found and allowed.
+    """
+    if not is_zero_shot(name):
+        raise DataError(f"{name}: holds events, not features with class texts")
+    if name == avattributes.NAME:
+        return avattributes.load(
+            preset, steps=steps, data_seed=data_seed, cache_dir=cache_dir, progress=progress
+        )
+    return gzsl.load_benchmark(name, data_root=data_root, preset=preset, steps=steps)
+
+
+def _require_events(name: str) -> None:
+    if is_zero_shot(name):
+        raise DataError(f"{name}: holds features with class texts; load_zero_shot reads it")
+
+
 def cache_path(
     name: str,
     *,
@@ -98,7 +172,7 @@ def cache_path(
     limit: int | None = None,
 ) -> Path:
     """Where the prepared data lies or would lie; its name holds a hash of every parameter."""
-    dataset_info(name)
+    _require_events(name)
     stated = _GENERATORS[name].parameters(preset, data_seed, limit)
     stated = {**stated, "cache_version": cache.VERSION}
     key = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
@@ -127,14 +201,44 @@ def prepare(
     the cache. ``limit`` makes that many pairs only, for trials.
     ``progress(stage, done, total)``. DataError for unknown names, a damaged file or a folder that
     cannot be written; MissingDependency when an optional package is absent. Interrupted, it leaves
-    the cache as it was.
+    the cache as it was. Of feature data sets everything is read and checked, and the base in the
+    cache, or the data root, is returned.
     """
+    if is_zero_shot(name):
+        return _check_features(name, preset, data_seed, cache_dir, data_root, progress)
     path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
     if path.exists() and not force:
         cache.read(path, _remedy(name))
         return path
     _generate(name, path, preset, data_seed, limit, progress, data_root)
     return path
+
+
+def _check_features(
+    name: str,
+    preset: str,
+    data_seed: int,
+    cache_dir: Path,
+    data_root: Path | None,
+    progress: Progress | None,
+) -> Path:
+    load_zero_shot(
+        name,
+        preset=preset,
+        steps=1 if name == avattributes.NAME else gzsl.DEFAULT_STEPS,
+        data_seed=data_seed,
+        cache_dir=cache_dir,
+        data_root=data_root,
+        progress=progress,
+    )
+    if name == avattributes.NAME:
+        return cache_path(
+            avattributes.BASE,
+            preset=avattributes.BASE_PRESET,
+            data_seed=data_seed,
+            cache_dir=cache_dir,
+        )
+    return Path(str(data_root))
 
 
 def _generate(
@@ -195,6 +299,8 @@ def describe(
     split) and median events per recording (audio_events_median, visual_events_median).
     """
     info = dataset_info(name)
+    if info.features:
+        return _describe_features(info, preset, data_seed, cache_dir, data_root)
     path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
     facts = asdict(info) | {
         "preset": preset,
@@ -206,6 +312,48 @@ def describe(
     if path.exists():
         facts |= _contents(cache.read(path, _remedy(name))) | {"bytes": path.stat().st_size}
     return facts
+
+
+def _describe_features(
+    info: DatasetInfo, preset: str, data_seed: int, cache_dir: Path, data_root: Path | None
+) -> dict[str, Any]:
+    """Facts of a feature data set: classes and samples of every stage, text alignment."""
+    base = None
+    if info.name == avattributes.NAME:
+        avattributes.check_preset(preset)
+        base = cache_path(
+            avattributes.BASE,
+            preset=avattributes.BASE_PRESET,
+            data_seed=data_seed,
+            cache_dir=cache_dir,
+        )
+    facts = asdict(info) | {"preset": preset, "data_seed": data_seed}
+    ready = base.exists() if base else data_root is not None
+    facts |= {"file": str(base or data_root), "prepared": ready}
+    if not ready:
+        return facts
+    data = load_zero_shot(
+        info.name,
+        preset=preset,
+        steps=gzsl.DEFAULT_STEPS,
+        data_seed=data_seed,
+        cache_dir=cache_dir,
+        data_root=data_root,
+    )
+    stages = {
+        s: {"classes": len(data.stage_classes[s]), "samples": len(data.stages[s])} for s in STAGES
+    }
+    return facts | {
+        "classes": data.classes,
+        "content_hash": data.content_hash,
+        "stages": stages,
+        "unseen": [data.classes[c] for c in data.unseen],
+        "features_audio": data.stages[STAGES[0]].audio.shape[1:],
+        "features_visual": data.stages[STAGES[0]].visual.shape[1:],
+        "text": data.text.shape[1],
+        "misaligned_classes": len(data.misaligned),
+        "notes": list(data.notes),
+    }
 
 
 def _contents(recordings: cache.Recordings) -> dict[str, Any]:

@@ -221,6 +221,47 @@ class MeanProduct(nn.Module):
         return a.mean(dim=(-2, -1), keepdim=True) * b.mean(dim=0, keepdim=True)
 
 
+class TimeWeightedSum(nn.Module):
+    """Weighted sum over all steps, at every step: y = sum_t w[t] x[t], w = softmax(logits).
+
+    forward: (T, B, ...) -> (T, B, ...), every step the same; ValueError unless T is ``steps``.
+    steps: T. learned: ``logits`` (T,) is a parameter, 0 at the start; without it w is 1 / T.
+    It needs the whole sample, so it is not causal. On a chip it adds synapses directly
+    (``nn.Linear(..., bias=False)``) or messages.
+    """
+
+    def __init__(self, steps: int, learned: bool = True) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"a sum over time needs 1 step and more, got {steps}")
+        self.steps = steps
+        self.logits = nn.Parameter(torch.zeros(steps)) if learned else None
+
+    def step_weights(self) -> torch.Tensor:
+        """Return w, (steps,), positive, of sum 1."""
+        if self.logits is None:
+            return torch.full((self.steps,), 1.0 / self.steps, dtype=torch.float64)
+        return self.logits.softmax(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) != self.steps:
+            raise ValueError(f"has weights for {self.steps} steps, the input has {len(x)}")
+        weights = self.step_weights().to(x).reshape(-1, *[1] * (x.ndim - 1))
+        return (weights * x).sum(0, keepdim=True).expand_as(x)
+
+    def extra_repr(self) -> str:
+        return f"{self.steps}, learned={self.logits is not None}"
+
+
+class Multiply(nn.Module):
+    """Product of two tensors of one shape, element by element; ValueError for two shapes."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if x.shape != y.shape:
+            raise ValueError(f"multiplies shapes {tuple(x.shape)} and {tuple(y.shape)}")
+        return x * y
+
+
 class Gain(nn.Module):
     """Product with a fixed positive factor."""
 

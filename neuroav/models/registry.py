@@ -13,7 +13,7 @@ from neuroav.models.attention import CrossOptions
 from neuroav.models.layers import LifParameters
 from neuroav.models.scmrl import Scmrl
 from neuroav.models.stems import BranchShape, token_grid
-from neuroav.training.config import ModelConfig, ScmrlConfig
+from neuroav.training.config import ZERO_SHOT, ModelConfig, ScmrlConfig
 
 InputShapes = Mapping[str, tuple[int, int, int]]
 
@@ -132,8 +132,8 @@ MODELS: dict[str, Builder] = {
 
 def check_model_name(name: str) -> None:
     """Raise ConfigError with near matches unless ``name`` is a model."""
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS, ConfigError)
+    if name not in MODELS and name not in ZERO_SHOT:
+        raise unknown_name("model", name, (*MODELS, *ZERO_SHOT), ConfigError)
 
 
 def build_model(
@@ -146,4 +146,8 @@ def build_model(
     ``inputs`` attribute names those it reads, in argument order. ConfigError for unknown names.
     """
     check_model_name(config.name)
+    if config.name in ZERO_SHOT:
+        raise ConfigError(
+            f"model {config.name!r} classifies by text: neuroav.models.zeroshot builds it"
+        )
     return MODELS[config.name](config, shapes, classes, switches or ScmrlConfig())

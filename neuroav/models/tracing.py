@@ -20,6 +20,8 @@ LEAVES = (
     layers.SpatialAttention,
     layers.TemporalAttention,
     layers.MeanProduct,
+    layers.TimeWeightedSum,
+    layers.Multiply,
     QatSynapses,
     QatLif,
     QatReadout,

@@ -29,6 +29,7 @@ KINDS: dict[type, str] = {
     ig.IntSum: "sum",
     ig.IntTimeSum: "time-sum",
     ig.IntProduct: "product",
+    ig.IntWinner: "winner",
     ig.IntSpatialAttention: "attention",
     ig.IntTemporalAttention: "attention",
     ig.IntReadout: "readout",

@@ -35,6 +35,7 @@ NODE_KINDS = {
     "sum": "graded sum",
     "time-sum": "sum over the sample",
     "product": "product",
+    "winner": "strongest class",
     "attention": "attention counts",
     "readout": "class scores",
 }

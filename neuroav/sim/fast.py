@@ -132,16 +132,13 @@ class _Layer:
         if isinstance(self.pop, ig.IntAnd):
             self._check(a, bound, self.arith.sum_max, "the synaptic sum")
             return (a > 1).to(import_torch().float32), None
+        if isinstance(self.pop, ig.IntWinner):
+            self._check(a, bound, payload, "the synaptic sum")
+            return _first_largest(a), None
         if isinstance(self.pop, ig.IntProduct):
-            bound = bounds[0] * bounds[1]
-            product = a.double() * sums[1].double() if bound >= 1 << 24 else a * sums[1]
-            return self._check(product, bound, payload, "the product"), None
+            return self._product(sums, bounds, payload), None
         if isinstance(self.pop, ig.IntTimeSum):
-            bound *= len(a)
-            total = a.sum(0, keepdim=True, dtype=import_torch().float64).to(a.dtype)
-            exact = total if bound < 1 << 24 else a.double().sum(0, keepdim=True)
-            checked = self._check(exact, bound, payload, "the count over a sample")
-            return checked.expand(a.shape), None
+            return self._time_sum(a, bound, payload), None
         if isinstance(self.pop, ig.IntOr):
             self._check(a, bound, self.arith.sum_max, "the synaptic sum")
             return (a > 0).to(import_torch().float32), None
@@ -152,6 +149,40 @@ class _Layer:
         v = (a.to(bias.dtype) + bias).cumsum(0)
         bound = len(a) * (bound + int(np.abs(self.pop.bias).max(initial=0)))
         return self._check(v, bound, payload, "the readout accumulator"), None
+
+    def _product(self, sums: list[torch.Tensor], bounds: list[int], payload: int) -> torch.Tensor:
+        """Return the messages of ``IntProduct``; float64 unless the bound proves float32 exact.
+
+        A product that float64 rounds is beyond 2^53, so it is refused all the same.
+        """
+        assert isinstance(self.pop, ig.IntProduct)
+        most = (1 << ig.PRODUCT_BITS) - 1
+        for factor, largest in zip(sums, bounds, strict=True):
+            self._check(factor, largest, most, "the synaptic sum")
+        a, b = sums
+        bound = bounds[0] * bounds[1]
+        product = a.double() * b.double() if bound >= 1 << 24 else a * b
+        self._check(product, bound, most if self.pop.shift else payload, "the product")
+        message, bound = _shifted(product, self.pop.shift), ig.shifted(bound, self.pop.shift)
+        return self._check(message, bound, payload, "the product's message")
+
+    def _time_sum(self, a: torch.Tensor, bound: int, payload: int) -> torch.Tensor:
+        """Return the messages of ``IntTimeSum``, added in float64."""
+        assert isinstance(self.pop, ig.IntTimeSum)
+        weights = self.pop.step_weights(len(a))
+        bound *= int(np.abs(weights).sum())
+        if bound >= 1 << 53:
+            raise OutOfRange(f"{self.name}: counts up to {bound} cannot be held exactly")
+        torch = import_torch()
+        if self.pop.weights:
+            along = torch.from_numpy(weights).double().reshape(-1, *[1] * (a.ndim - 1))
+            total = (a * along).sum(0, keepdim=True)
+        else:
+            total = a.sum(0, keepdim=True, dtype=torch.float64)
+        self._check(total, bound, payload, "the count over a sample")
+        message = _shifted(total, self.pop.shift)
+        narrow = ig.shifted(bound, self.pop.shift) < 1 << 24
+        return (message.float() if narrow else message).expand(a.shape)
 
     def _check(self, x: torch.Tensor, bound: float, limit: int, what: str) -> torch.Tensor:
         """Return x; OutOfRange outside -limit..limit (looked at only where bound allows that)."""
@@ -217,6 +248,18 @@ def attention(
     state = _capped(einsum("tbhim,tbhjm->tbhij", k, v), pop.cap)
     found = _capped(einsum("tbhin,tbhij->tbhjn", q, state), pop.cap)
     return found.flatten(2, 3).unflatten(3, pop.shape[1:])
+
+
+def _shifted(x: torch.Tensor, shift: int) -> torch.Tensor:
+    """Return x >> shift of whole numbers: a power of two divides them exactly."""
+    return import_torch().floor(x / (1 << shift)) if shift else x
+
+
+def _first_largest(a: torch.Tensor) -> torch.Tensor:
+    """Return 1 at the first largest value of every (step, sample), 0 elsewhere, float32."""
+    flat = a.flatten(2)
+    spikes = flat.new_zeros(flat.shape, dtype=import_torch().float32)
+    return spikes.scatter_(2, flat.argmax(2, keepdim=True), 1.0).reshape(a.shape)
 
 
 def _capped(counts: torch.Tensor, cap: int) -> torch.Tensor:

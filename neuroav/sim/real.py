@@ -216,9 +216,12 @@ def _(node: rn.MeanProduct, x, dt_s):
 
 @evaluate.register
 def _(node: rn.TimeSum, x, dt_s):
-    return x[0].sum(0, keepdim=True).expand_as(x[0])
+    if node.weights is None:
+        return x[0].sum(0, keepdim=True).expand_as(x[0])
+    weights = _tensor(node.weights, x[0]).reshape(-1, *[1] * (x[0].ndim - 1))
+    return (weights * x[0]).sum(0, keepdim=True).expand_as(x[0])
 
 
 @evaluate.register
 def _(node: rn.Product, x, dt_s):
-    return x[0][..., None, None] * x[1]
+    return (x[0] if x[0].ndim == x[1].ndim else x[0][..., None, None]) * x[1]

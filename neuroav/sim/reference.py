@@ -71,8 +71,9 @@ def all_steps(name: str, pop: ig.Population, sums: list[np.ndarray], arith: Arit
     """
     payload = (1 << (arith.payload_bits - 1)) - 1
     if isinstance(pop, ig.IntTimeSum):
-        total = check_range(sums[0].sum(axis=0), payload, name, "the count over a sample")
-        return np.broadcast_to(total, sums[0].shape).copy(), None
+        total = np.tensordot(pop.step_weights(len(sums[0])), sums[0], axes=1)
+        check_range(total, payload, name, "the count over a sample")
+        return np.broadcast_to(total >> pop.shift, sums[0].shape).copy(), None
     if isinstance(pop, ig.IntTemporalAttention):
         return temporal_attention(pop, *sums), None
     state, output = initial_state(pop), np.zeros_like(sums[0])
@@ -81,12 +82,23 @@ def all_steps(name: str, pop: ig.Population, sums: list[np.ndarray], arith: Arit
         if isinstance(pop, ig.IntSpatialAttention):
             output[t] = spatial_attention(pop, *(a[t] for a in sums))
         elif isinstance(pop, ig.IntProduct):
-            output[t] = check_range(sums[0][t] * sums[1][t], payload, name, "the product")
+            output[t] = product(name, pop, sums[0][t], sums[1][t], arith)
         else:
             state, output[t] = neuron_step(name, pop, state, sums[0][t], arith)
         if voltage is not None:
             voltage[t] = state[1]
     return output, voltage
+
+
+def product(
+    name: str, pop: ig.IntProduct, a: np.ndarray, b: np.ndarray, arith: Arithmetic
+) -> np.ndarray:
+    """Return the messages of one frame, int64 of the population's shape."""
+    most, payload = (1 << ig.PRODUCT_BITS) - 1, (1 << (arith.payload_bits - 1)) - 1
+    for factor in (a, b):
+        check_range(factor, most, name, "the synaptic sum")
+    whole = check_range(a * b, most if pop.shift else payload, name, "the product")
+    return check_range(whole >> pop.shift, payload, name, "the product's message")
 
 
 def capped(counts: np.ndarray, cap: int) -> np.ndarray:
@@ -150,6 +162,11 @@ def neuron_step(name: str, pop: ig.Population, state, a: np.ndarray, arith: Arit
         return (), (a > 1).astype(np.int64)
     if isinstance(pop, ig.IntSum):
         return (), check_range(a, payload, name, "the graded message")
+    if isinstance(pop, ig.IntWinner):
+        check_range(a, payload, name, "the synaptic sum")
+        spike = np.zeros(a.size, np.int64)
+        spike[a.argmax()] = 1  # NumPy's first among equals
+        return (), spike.reshape(a.shape)
     if isinstance(pop, ig.IntReadout):
         v = check_range(state[0] + a + pop.bias, payload, name, "the readout accumulator")
         return (v,), v

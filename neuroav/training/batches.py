@@ -9,18 +9,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from neuroav.training.config import DataConfig
+from neuroav.errors import ConfigError
+from neuroav.training.config import ZERO_SHOT, DataConfig
 
 if TYPE_CHECKING:
-    from neuroav.data import AVData, Frames
+    from neuroav.data import Frames
 
 
 def load_data(
     config: DataConfig, *, cache_dir: Path, data_root: Path | None = None, progress: Any = None
-) -> AVData:
-    """Return the data set a run's configuration names, prepared if need be."""
-    from neuroav.data import FrameSpec, load
+) -> Any:
+    """Return the data set a run's configuration names, prepared if need be.
 
+    An ``AVData``, or a ``ZeroShotData`` for networks that classify by text.
+    """
+    from neuroav.data import FrameSpec, is_zero_shot, load, load_zero_shot
+
+    if is_zero_shot(config.name):
+        return load_zero_shot(
+            config.name,
+            preset=config.preset,
+            steps=config.steps,
+            data_seed=config.seed,
+            cache_dir=cache_dir,
+            data_root=data_root,
+            progress=progress,
+        )
     spec = FrameSpec(steps=config.steps, visual_size=config.visual_size)
     return load(
         config.name,
@@ -31,6 +45,20 @@ def load_data(
         spec=spec,
         progress=progress,
     )
+
+
+def check_kinds(model: str, data: str) -> None:
+    """Raise ConfigError for a network that classifies by text and data without, or vice versa."""
+    from neuroav.data import DATASETS, is_zero_shot
+
+    by_text = model in ZERO_SHOT
+    if by_text != is_zero_shot(data):
+        fitting = sorted(n for n in DATASETS if is_zero_shot(n) == by_text)
+        raise ConfigError(
+            f"model {model!r} {'classifies by text' if by_text else 'reads events'}, data "
+            f"{data!r} {'have none' if by_text else 'are feature vectors'}; with this model use "
+            f"--data {' or '.join(fitting)}"
+        )
 
 
 def input_shapes(frames: Frames) -> dict[str, tuple[int, int, int]]:

@@ -105,6 +105,62 @@ _MODES: dict[str, dict[str, Any]] = {
 }
 
 
+class ZeroShotConfig(_Section):
+    """Zero-shot networks: protocol, sizes and losses (``neuroav.training.zeroshot``).
+
+    text_alignment: which text belongs to a class: 'by_name', or 'avca_compat', the rows that the
+    reference loader takes (docs/zero-shot.md). scaling: of the inputs by statistics of the
+    training samples: 'standard' (each feature to mean 0, deviation 1), 'maximum' (each modality to
+    0..1) or 'none'. query: what is compared with a class: the sum of both modalities' distances,
+    or one of them. loss: 'stft' (half triplets, half regression) or 'avca' (ten triplets and
+    regression, unweighted). bn_momentum: of batch norms before outputs; the published 0.99 keeps
+    little but the last batch. bias_levels: calibration tries this many seen-class biases.
+    patience: epochs without a better validation HM before the rate falls to a tenth.
+    """
+
+    text_alignment: Literal["by_name", "avca_compat"] = "by_name"
+    scaling: Literal["standard", "maximum", "none"] = "standard"
+    query: Literal["both", "audio", "visual"] = "both"
+    loss: Literal["stft", "avca"] = "stft"
+    hidden_dim: int = Field(512, ge=2)
+    embed_dim: int = Field(300, ge=2)
+    output_dim: int = Field(64, ge=2)
+    dropout_encoder: float = Field(0.2, ge=0, lt=1)
+    dropout_projection: float = Field(0.3, ge=0, lt=1)
+    dropout_text: float = Field(0.1, ge=0, lt=1)
+    bn_momentum: float = Field(0.1, gt=0, le=1)
+    margin: float = Field(1.0, gt=0)
+    batches: int = Field(500, ge=1)
+    bias_levels: int = Field(61, ge=2)
+    patience: int = Field(3, ge=0)
+
+
+class StftConfig(_Section):
+    """Switches of ``stft`` (``neuroav.models.zeroshot``); each is one reading of the paper.
+
+    snn: the spiking branch as it is, without training ('frozen'), replaced by ReLU units of the
+    same sizes ('relu'), or left out ('none', the semantic features take its place in the fusion).
+    knowledge: the latent knowledge combiner, with so many slots. pooling: global-local pooling
+    'gate' (1 + sigmoid(P)) I, 'paper' sigmoid(P I + I), 'mean' I + beta mean(I), or none.
+    time_factor: weights of the steps by sample, learned but fixed, or uniform.
+    dynamic_threshold: by entropy, by spike count, or none. fusion, rank: full Tucker core or CP.
+    cross_modal: transformer over both modalities, one linear layer, or none. norm: of the spiking
+    branch, per sample or per feature over the batch.
+    """
+
+    snn: Literal["trained", "frozen", "relu", "none"] = "trained"
+    knowledge: bool = True
+    knowledge_slots: int = Field(4, ge=1)
+    heads: int = Field(8, ge=1)
+    pooling: Literal["gate", "paper", "mean", "none"] = "gate"
+    time_factor: Literal["sample", "fixed", "uniform"] = "sample"
+    dynamic_threshold: Literal["entropy", "count", "none"] = "entropy"
+    fusion: Literal["tucker", "cp"] = "tucker"
+    rank: int = Field(60, ge=1)
+    cross_modal: Literal["transformer", "linear", "none"] = "transformer"
+    norm: Literal["layer", "batch"] = "layer"
+
+
 class TrainConfig(_Section):
     """How to train. modality_dropout: share of the samples of a batch that lose one modality,
     each with the same chance, in networks of two and more."""
@@ -130,6 +186,17 @@ class QuantConfig(_Section):
     target: str = "loihi2"
 
 
+SECTIONS: dict[str, type[_Section]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "scmrl": ScmrlConfig,
+    "zsl": ZeroShotConfig,
+    "stft": StftConfig,
+    "train": TrainConfig,
+    "quant": QuantConfig,
+}
+
+
 class RunConfig(_Section):
     """All sections. ``schema`` is the version of this layout."""
 
@@ -137,8 +204,50 @@ class RunConfig(_Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     scmrl: ScmrlConfig = ScmrlConfig()
+    zsl: ZeroShotConfig = ZeroShotConfig()
+    stft: StftConfig = StftConfig()
     train: TrainConfig = TrainConfig()
     quant: QuantConfig = QuantConfig()
+
+
+# Zero-shot networks train in another way; each value is a default like any other.
+_ZERO_SHOT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "data": {"name": "av-attributes", "steps": 10},
+    "train": {
+        "epochs": 50,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-5,
+        "warmup_epochs": 0.0,
+    },
+}
+MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "avca": {**_ZERO_SHOT_DEFAULTS, "zsl": {"loss": "avca"}},
+    "stft": _ZERO_SHOT_DEFAULTS,
+    # spikes at 0.5 say more in ten steps than at 1 (docs/zero-shot.md)
+    "stft-chip": {**_ZERO_SHOT_DEFAULTS, "model": {"v_threshold": 0.5}},
+}
+ZERO_SHOT = tuple(MODEL_DEFAULTS)  # the models that classify by text
+# What both a model and its data ask for: features of neurons are coarser than real numbers.
+_BOTH_DEFAULTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    ("stft-chip", "av-attributes"): {"zsl": {"hidden_dim": 256, "embed_dim": 128}},
+}
+# With these data, before the defaults of a model: some hundred samples are learnt in fewer steps,
+# and the published benchmarks have feature sets for presets.
+_DATA_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "av-attributes": {
+        "train": {"epochs": 20},
+        "zsl": {
+            "batches": 50,
+            "hidden_dim": 128,
+            "embed_dim": 64,
+            "output_dim": 32,
+            "dropout_encoder": 0.0,
+            "dropout_projection": 0.0,
+        },
+    },
+    **{f"{name}-gzsl": {"data": {"preset": "main"}} for name in ("ucf", "vggsound", "activitynet")},
+}
 
 
 def load_config(
@@ -162,7 +271,36 @@ def load_config(
         section, _, name = key.partition(".")
         _check_key(section, name, key)
         tree.setdefault(section, {})[name] = _value(text)
-    return _validate(tree, str(file) if file else "configuration")
+    return _validate(_with_defaults(tree), str(file) if file else "configuration")
+
+
+def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` above the defaults of its model, and these below those of its data."""
+    model = _name(tree, "model")
+    if model not in MODEL_DEFAULTS:
+        return tree
+    data = _name(_above(MODEL_DEFAULTS[model], tree), "data")
+    special = (_BOTH_DEFAULTS.get((model, data), {}), _DATA_DEFAULTS.get(data, {}))
+    for defaults in (*special, MODEL_DEFAULTS[model]):
+        tree = _above(defaults, tree)
+    return tree
+
+
+def _name(tree: dict[str, Any], section: str) -> str:
+    """Return the name that a section gives, '' if none."""
+    values = tree.get(section)
+    name = values.get("name") if isinstance(values, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _above(defaults: Mapping[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """Return ``tree`` with what it lacks of ``defaults``, section by section."""
+    found = dict(tree)
+    for section, values in defaults.items():
+        given = tree.get(section, {})
+        if isinstance(given, dict):
+            found[section] = {**values, **given}
+    return found
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -175,14 +313,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _check_key(section: str, name: str, key: str) -> None:
-    sections: dict[str, type[BaseModel]] = {
-        "data": DataConfig,
-        "model": ModelConfig,
-        "scmrl": ScmrlConfig,
-        "train": TrainConfig,
-        "quant": QuantConfig,
-    }
-    known = {f"{s}.{n}" for s, cls in sections.items() for n in cls.model_fields}
+    known = {f"{s}.{n}" for s, cls in SECTIONS.items() for n in cls.model_fields}
     if f"{section}.{name}" not in known:
         raise unknown_name("configuration key", key, known, ConfigError)
 

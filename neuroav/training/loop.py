@@ -23,13 +23,21 @@ from neuroav.models.registry import InputShapes
 from neuroav.quantization import RANGE_SAMPLES
 from neuroav.training import checkpoint as ck
 from neuroav.training.batches import (
+    check_kinds,
     drop_modalities,
     input_shapes,
     iterate,
     load_data,
     to_tensors,
 )
-from neuroav.training.config import RunConfig, TrainConfig, dump_config, load_run_config
+from neuroav.training.config import (
+    SECTIONS,
+    ZERO_SHOT,
+    RunConfig,
+    TrainConfig,
+    dump_config,
+    load_run_config,
+)
 from neuroav.training.evaluate import score
 from neuroav.training.losses import training_loss
 from neuroav.training.qat import calibrate_range, prepare_qat
@@ -37,6 +45,7 @@ from neuroav.training.rates import SpikeRates, warnings_for
 
 if TYPE_CHECKING:
     from neuroav.data import AVData, AVSplit
+    from neuroav.data.zeroshot import ZeroShotData
 
 Progress = Callable[[str, int, int], None]
 
@@ -64,9 +73,12 @@ def train(
             "--init-from RUN/model.safetensors"
         )
     check_model_name(config.model.name)  # before data are prepared and the folder is claimed
+    check_kinds(config.model.name, config.data.name)
     _check_folder(out, config, resume)
     torch.set_num_threads(config.train.threads)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
+    if config.model.name in ZERO_SHOT:
+        return _train_zero_shot(config, out, data, resume, init_from, progress)
     torch.manual_seed(config.train.seed)
     shapes = input_shapes(data.split("val").frames(np.arange(1)))
     model = build_model(config.model, shapes, len(data.classes), config.scmrl)
@@ -78,11 +90,35 @@ def train(
             first = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
             names = model.inputs
             calibrate_range(model, to_tensors(first, names, slice(None)))  # type: ignore[arg-type]
-    # a third faster on a CPU; torch's own stubs do not know the argument
+    # a quarter faster on a CPU (benchmarks/training_step.py); torch does not declare the argument
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     out.mkdir(parents=True, exist_ok=True)
     ck.write_text(out / ck.CONFIG, dump_config(config))
     run = _Run(config, out, model, data)
+    if resume:
+        run.restore()
+    return run.fit(progress)
+
+
+def _train_zero_shot(
+    config: RunConfig,
+    out: Path,
+    data: ZeroShotData,
+    resume: bool,
+    init_from: Path | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Train a network that classifies by text, in two stages (``neuroav.training.zeroshot``)."""
+    from neuroav.training.zeroshot.loop import ZeroShotRun
+
+    if init_from is not None:
+        raise ConfigError(
+            "--init-from: zero-shot networks start afresh in both stages, so that no test class "
+            "has been seen; train without it"
+        )
+    run = ZeroShotRun(config, out, data)
+    out.mkdir(parents=True, exist_ok=True)
+    ck.write_text(out / ck.CONFIG, dump_config(config))
     if resume:
         run.restore()
     return run.fit(progress)
@@ -106,7 +142,7 @@ def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
         if stored != config:
             changed = [
                 f"{s}.{k}"
-                for s in ("data", "model", "scmrl", "train", "quant")
+                for s in SECTIONS
                 for k, v in getattr(config, s)
                 if getattr(getattr(stored, s), k) != v
             ]

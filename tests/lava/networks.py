@@ -140,6 +140,7 @@ def attention(steps: int):
         "places": ig.IntSum((6,), (ig.IntSpatialSum("a", 0),)),
         "frames": ig.IntTimeSum(maps, (unit("b"),)),
         "product": ig.IntProduct(maps, (ig.IntSpread("places", 0, (2, 3)), unit("frames", 1))),
+        "strongest": ig.IntWinner(maps, (ig.IntIdentity("product", 0, -1),)),
         "r": _lif(maps, (_conv(rng, "product", (6, 6, 1, 1)),), 100, 900),
         "x": ig.IntSum(maps, (ig.IntIdentity("q1", 0, 2), ig.IntIdentity("r", 0, 3))),
         "means": ig.IntSum((6,), (ig.IntSpatialSum("x", 0),)),
@@ -147,6 +148,49 @@ def attention(steps: int):
             (42,), (ig.IntPlace("means", 0, 1, 0, 42), ig.IntPlace("masked", 0, 3, 6, 42))
         ),
         "scores": ig.IntReadout((3,), (_dense(rng, "joined", (3, 42)),), np.array([5, -70, 0])),
+    }
+    deployment = _aligned(populations, "scores", steps)
+    return deployment, _inputs(rng, deployment, 0.6)
+
+
+def fusion(steps: int):
+    """Weighted sums over a sample of signed currents, their products, and the largest score."""
+    rng = np.random.default_rng(18)
+
+    def unit(source, port=0, weight=1):
+        return ig.IntIdentity(source, 0, weight, port=port)
+
+    def weights(low=-15):
+        return tuple(rng.integers(low, 16, steps).tolist())
+
+    maps = (2, 3, 4)
+    populations = {
+        "eye": ig.IntInput((2, 3, 4), (), 3),
+        "ear": ig.IntInput((7,), (), 2),
+        "seen": _lif((9,), (_dense(rng, "eye", (9, 24)),), [400], [30], 2),
+        "heard": _lif((9,), (_dense(rng, "ear", (9, 7)),), [30], [60], 2),
+        "r": ig.IntTimeSum((5,), (_dense(rng, "seen", (5, 9)),), weights(), 3),
+        "s": ig.IntTimeSum((5,), (_dense(rng, "heard", (5, 9)),), (), 1),
+        "p": ig.IntProduct((5,), (unit("r"), unit("s", 1, 3)), 11),
+        "h": _lif(
+            (8,),
+            (_dense(rng, "p", (8, 5)), _dense(rng, "heard", (8, 9))),
+            range(200, 4200, 500),
+            [99],
+            4,
+        ),
+        "theta": ig.IntTimeSum(
+            (6,), (_dense(rng, "h", (6, 8)), _dense(rng, "seen", (6, 9))), weights(0), 2
+        ),
+        "map": ig.IntTimeSum(
+            maps, (_conv(rng, "eye", (2, 2, 3, 3), padding=(1, 1)),), weights(), 1
+        ),
+        "square": ig.IntProduct(maps, (unit("map"), unit("map", 1)), 5),
+        "place": ig.IntWinner(maps, (unit("square"),)),
+        "scores": ig.IntReadout(
+            (4,), (_dense(rng, "theta", (4, 6)), _dense(rng, "place", (4, 24))), np.arange(4)
+        ),
+        "scores.winner": ig.IntWinner((4,), (unit("scores"),)),
     }
     deployment = _aligned(populations, "scores", steps)
     return deployment, _inputs(rng, deployment, 0.6)
@@ -261,6 +305,8 @@ def all_networks():
         "every kind, 8 steps": every_kind(8),
         "attention, 3 steps": attention(3),
         "attention, 8 steps": attention(8),
+        "fusion, 3 steps": fusion(3),
+        "fusion, 8 steps": fusion(8),
         "decays": decays(),
         "weight forms": weight_forms(),
         "identities": identities(),

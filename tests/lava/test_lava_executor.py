@@ -20,6 +20,8 @@ NETWORKS = (
     "every kind, 8 steps",
     "attention, 3 steps",
     "attention, 8 steps",
+    "fusion, 3 steps",
+    "fusion, 8 steps",
     "decays",
     "weight forms",
     "identities",
@@ -27,7 +29,12 @@ NETWORKS = (
     "readout with axes",
     "many parts",
 )
-STOCK_NETWORKS = ("every kind, 8 steps", "strong inhibition", "readout with axes")
+STOCK_NETWORKS = (
+    "every kind, 8 steps",
+    "fusion, 3 steps",
+    "strong inhibition",
+    "readout with axes",
+)
 
 
 def assert_alive(deployment, outputs) -> None:
@@ -204,7 +211,39 @@ def _convolution():
     return deployment, {"in": np.full((1, 1, 40, 3, 3), 255)}
 
 
+def _doubled(middle, count: int, steps: int = 2):
+    """input -> sum -> ``middle`` -> readout."""
+    populations = {
+        "in": ig.IntInput((1,), (), 1 << 20),
+        "sum": ig.IntSum((1,), (ig.IntIdentity("in", 0, 1),)),
+        "layer": middle,
+        "end": ig.IntReadout((1,), (ig.IntIdentity("layer", 0, 1),), np.array([0])),
+    }
+    return make_deployment(populations, "end", steps), {"in": np.full((2, steps, 1), count)}
+
+
+def _squared(shift: int):
+    """A product of two messages of one source; int32 wraps it back to 0 at 2^16."""
+    ports = tuple(ig.IntIdentity("sum", 0, 1, port=port) for port in (0, 1))
+    return ig.IntProduct((1,), ports, shift)
+
+
+def _counted(weights, shift: int):
+    return ig.IntTimeSum((1,), (ig.IntIdentity("sum", 0, 255),), weights, shift)
+
+
 OVERFLOWS = {
+    "product that wraps": (_doubled(_squared(16), 1 << 16), "layer: the product reached 42949672"),
+    "product": (_doubled(_squared(0), 2897), "layer: the product reached 8392609"),
+    "message of a product": (
+        _doubled(_squared(4), 12000),
+        "layer: the product's message reached 9000000",
+    ),
+    "count": (_doubled(_counted((), 9), 1 << 15), "layer: the count over a sample reached"),
+    "weighted count": (
+        _doubled(_counted((-255, 1), 9), 1 << 8),
+        "layer: the count over a sample reached -16581120",
+    ),
     "current": (_one_layer("lif", 2), "layer: the synaptic current reached"),
     "voltage": (_voltage(), "layer: the membrane voltage reached"),
     "or": (_one_layer("or", 2), "layer: the synaptic current reached"),
@@ -241,6 +280,30 @@ def test_values_before_the_first_frame_are_not_checked():
     assert deployment.integer.latency["end"] * bias > 1 << 23
     (found,) = lava.run_many([(deployment, inputs)])
     assert np.array_equal(found["end"][:, :, 0], [range(50, 450, 50)] * 2)
+
+
+def test_messages_that_the_sums_of_their_readers_cannot_hold_are_refused():
+    """Lava adds in 32 bits and wraps; what the reader of a message has room for is its limit."""
+
+    def network(count: int):
+        wide = ig.IntDense("sum", 0, np.full((1, 1024), 254), 8, "mixed")
+        populations = {
+            "in": ig.IntInput((1024,), (), 1 << 20),
+            "sum": ig.IntSum((1024,), (ig.IntIdentity("in", 0, 1),)),
+            "layer": ig.IntReadout((1,), (wide,), np.array([0])),
+        }
+        deployment = make_deployment(populations, "layer", 1)
+        counts = np.zeros((1, 1, 1024), int)
+        counts[..., 0] = count
+        return deployment, {"in": counts}
+
+    room = (2**31 - 1) // (254 * 1024)
+    deployment, inputs = network(room)
+    arith = deployment.profile.arithmetic
+    assert message_bounds(deployment.integer, arith)["sum"] == room
+    assert_equal(collect(lava.run(deployment, inputs)), collect(reference.run(deployment, inputs)))
+    with pytest.raises(OutOfRange, match=f"sum: the graded message reached {room + 1}, .*{room};"):
+        list(lava.run(*network(room + 1)))
 
 
 def test_sums_beyond_32_bits_are_refused_beforehand():

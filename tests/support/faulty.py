@@ -21,6 +21,7 @@ from neuroav.models.layers import (
     SpatialMean,
     TemporalAttention,
     TimeMean,
+    TimeWeightedSum,
 )
 from neuroav_export import compile_module, lint
 from neuroav_export.linting import deployable
@@ -177,9 +178,8 @@ CASES = {
     "average-pool": (lambda: net(pool=PerStep(nn.AvgPool2d(2))), "pool.layer", "AvgPool2d", {}),
     "max-pool-form": (lambda: net(pool=PerStep(nn.MaxPool2d(4, ceil_mode=True))), "pool.layer",
                       "ceil_mode", {}),
-    "batch-norm-form": (lambda: net(head=chain(mean=SpatialMean(), norm=PerStep(nn.BatchNorm1d(4)),
-                                               fc=nn.Linear(4, 3))),
-                        "head.norm.layer", "BatchNorm1d", {}),
+    "batch-norm-form": (lambda: net(norm=PerStep(nn.SyncBatchNorm(4))), "norm.layer",
+                        "SyncBatchNorm", {}),
     "convolution-form": (lambda: net(conv=PerStep(nn.ConvTranspose2d(1, 4, 1))), "conv.layer",
                          "ConvTranspose2d", {}),
     "recurrent": (lambda: Calls(lambda m, x: m.lstm(m.places(x))[0], lstm=nn.LSTM(4, 4),
@@ -224,6 +224,9 @@ CASES = {
                        "conv.layer.1", "not binary", {}),
     "current": (lambda: net(conv=nn.Sequential(conv(), conv(4, 4))), "conv.1.layer",
                 "reads synaptic currents", {}),
+    "time-sum-bias": (lambda: net(head=chain(mean=SpatialMean(), embed=nn.Linear(4, 5),
+                                             theta=TimeWeightedSum(3), fc=nn.Linear(5, 3))),
+                      "head.theta", "a bias over the sample", {}),
     "spikes-needed": (lambda: joined(lambda m, q, k, v: m.out(m.attention(m.add(q, k), k, v)),
                                      attention=SpatialAttention(2), add=Add(), out=Lif()),
                       "attention", "needs spikes, ['add'] send integers", {}),

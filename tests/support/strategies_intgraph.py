@@ -133,7 +133,7 @@ class _Growth:
     # --- populations with several inputs, or over a whole sample ---
     def _special(self, name: str) -> bool:
         """Try to add one of them; False where the populations so far do not allow it."""
-        makers = [self._and, self._product, self._spatial, self._concatenation]
+        makers = [self._and, self._product, self._spatial, self._concatenation, self._winner]
         if self.holding:
             makers += [self._time_sum, self._temporal]
         pop = self._choose(makers)()
@@ -166,15 +166,23 @@ class _Growth:
         return ig.IntAnd(self.populations[names[0]].shape, self._aligned(pair))
 
     def _product(self) -> ig.Population | None:
-        names = self._alike(binary=False)
+        names = self._alike(binary=False, axes=self._choose((1, 3, 3, 3, 3)))
+        if not names:
+            return None
         shape = self.populations[names[0]].shape
-        channels = self._alike(shape[:1], binary=False, axes=1)
+        channels = self._alike(shape[:1], binary=False, axes=1) if len(shape) == 3 else []
         if channels and self.rng.random() < 0.8:
             first: ig.Projection = ig.IntSpread(self._choose(channels), 0, shape[1:], port=0)
         else:
             first = ig.IntIdentity(self._choose(names), 0, 1, port=0)
         second = ig.IntIdentity(self._choose(names), 0, int(self._choose((1, 3, -2))), port=1)
-        return ig.IntProduct(shape, self._aligned([first, second]))
+        shift = int(self._choose((0, 0, 1, 3)))
+        return ig.IntProduct(shape, self._aligned([first, second]), shift)
+
+    def _winner(self) -> ig.Population | None:
+        name = self._choose(list(self.populations))
+        relay = ig.IntIdentity(name, 0, int(self._choose((1, 1, 3, -2))))
+        return ig.IntWinner(self.populations[name].shape, (relay,))
 
     def _concatenation(self) -> ig.Population | None:
         names = [self._choose(list(self.populations)) for _ in range(2)]
@@ -187,7 +195,15 @@ class _Growth:
 
     def _time_sum(self) -> ig.Population | None:
         name = self._choose(list(self.populations))
-        return ig.IntTimeSum(self.populations[name].shape, self._relays([name], 1))
+        shape, projections = self.populations[name].shape, self._relays([name], 1)
+        if self.rng.random() < 0.5:  # synapses of any sign straight onto the accumulators
+            dense = self._dense(name, int(self.rng.integers(3, 9)))
+            shape, projections = (len(dense.weight),), self._aligned([dense])
+        weights: tuple[int, ...] = ()
+        if self.rng.random() < 0.6:
+            top = int(self._choose((2, 15)))
+            weights = tuple(self.rng.integers(-top, top + 1, self.steps).tolist())
+        return ig.IntTimeSum(shape, projections, weights, int(self._choose((0, 0, 2, 6))))
 
     def _heads(self, shape) -> int:
         return int(self._choose([h for h in range(1, shape[0] + 1) if shape[0] % h == 0]))

@@ -51,7 +51,7 @@ def mended(module: nn.Module, rule: str) -> nn.Module | None:
         if isinstance(fixed.padding, str):
             fixed.padding = (rows, columns) if fixed.padding == "same" else (0, 0)
         fixed.padding_mode = "zeros"
-    elif rule == "batch-norm-statistics" and isinstance(fixed, nn.BatchNorm2d):
+    elif rule == "batch-norm-statistics" and isinstance(fixed, (nn.BatchNorm1d, nn.BatchNorm2d)):
         fixed.running_mean = torch.zeros(fixed.num_features).double()
         fixed.running_var = torch.ones(fixed.num_features).double()
     elif rule == "max-pool-form" and isinstance(fixed, nn.MaxPool2d):

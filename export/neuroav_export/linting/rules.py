@@ -61,9 +61,10 @@ RULES: dict[str, Rule] = {
         "`PerStep(nn.MaxPool2d(kernel, stride, padding))` after the `Lif`",
     ),
     "batch-norm-form": Rule(
-        "batch norm other than `nn.BatchNorm2d`",
-        "only that one is folded into weights",
-        "`PerStep(nn.Sequential(nn.Conv2d(...), nn.BatchNorm2d(...)))`; a linear layer needs none",
+        "batch norm other than `nn.BatchNorm2d` and `nn.BatchNorm1d`",
+        "only these are folded into weights",
+        "`PerStep(nn.Sequential(nn.Conv2d(...), nn.BatchNorm2d(...)))`, or `nn.Linear` and "
+        "`nn.BatchNorm1d`",
     ),
     "convolution-form": Rule(
         "convolutions other than `nn.Conv2d`, or weights applied by a function",
@@ -94,18 +95,20 @@ RULES: dict[str, Rule] = {
         "any other module",
         "it has no neuron and no synapse here",
         "layers of `neuroav.models.layers`, `nn.Conv2d`, `nn.Linear`, `nn.BatchNorm2d`, "
-        "`nn.MaxPool2d`, `nn.Flatten`",
+        "`nn.BatchNorm1d`, `nn.MaxPool2d`, `nn.Flatten`",
     ),
     "product": Rule(
         "products, quotients and differences in forward",
-        "two tensors meet on a chip by adding; a constant factor goes into weights",
-        "`Gain(factor)` for a positive constant, `MaskAttention()` for a binary mask; take a sign "
-        "into the weights before",
+        "two tensors meet on a chip by adding, or in neurons that multiply messages; a constant "
+        "factor goes into weights",
+        "`Gain(factor)` for a positive constant, `MaskAttention()` for a binary mask, `Multiply()` "
+        "of spikes or of sums over time (`TimeWeightedSum`); take a sign into the weights before",
     ),
     "mean": Rule(
         "means and sums in forward",
         "which axis holds the time is not known there",
-        "`SpatialMean()` over places, `HeadSum(heads)` over channels, `TimeMean()` at the end",
+        "`SpatialMean()` over places, `HeadSum(heads)` over channels, `TimeWeightedSum(steps)` "
+        "over steps, `TimeMean()` at the end",
     ),
     "concat": Rule(
         "joining tensors in forward",
@@ -216,7 +219,12 @@ RULES: dict[str, Rule] = {
     "current": Rule(
         "synapses, means or joins that read synaptic currents",
         "only neurons send; between two layers of synapses there must be some",
-        "`Lif()` between them; `Add` may join currents before one `Lif`",
+        "`Lif()` between them, or `TimeWeightedSum(steps)`; `Add` may join currents before either",
+    ),
+    "time-sum-bias": Rule(
+        "a bias, or a batch norm, before a sum over the sample",
+        "its accumulators start at 0 and get what synapses bring",
+        "`nn.Linear(..., bias=False)` before `TimeWeightedSum`, without batch norm",
     ),
     "spikes-needed": Rule(
         "attention or a mask that reads values other than spikes",
@@ -336,7 +344,7 @@ _NAMES: dict[str, str] = {
     "max-pool-form": "maxpool1d maxpool3d adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d "
     "fractionalmaxpool2d maxunpool2d max_pool1d max_pool2d max_pool3d adaptive_max_pool2d amax "
     "max_pool2d_with_indices",
-    "batch-norm-form": "batchnorm1d batchnorm3d syncbatchnorm lazybatchnorm2d batch_norm",
+    "batch-norm-form": "batchnorm3d syncbatchnorm lazybatchnorm1d lazybatchnorm2d batch_norm",
     "convolution-form": "conv1d conv3d convtranspose1d convtranspose2d convtranspose3d conv2d "
     "linear lazyconv2d lazylinear bilinear unfold fold conv_transpose2d",
     "recurrent": "rnn lstm gru rnncell lstmcell grucell",

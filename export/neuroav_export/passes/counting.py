@@ -1,4 +1,4 @@
-"""Attention quantized: nodes that count coincidences of spikes, hold a sample, or multiply counts.
+"""Attention quantized: nodes that count coincidences of spikes.
 
 Handlers of ``quantize``. They have no weights to round: every synapse is 1, every scale exact.
 """
@@ -16,7 +16,8 @@ from neuroav.graph import SpikingGraph
 from neuroav.quantization import exact_fraction
 
 if TYPE_CHECKING:
-    from neuroav_export.passes.quantize import Quantizer, Value
+    from neuroav_export.passes.quantize import Quantizer
+    from neuroav_export.passes.values import Value
 
 
 def mask(q: Quantizer, name: str, node: rn.Mask, x: list) -> Value:
@@ -62,19 +63,3 @@ def _saturation(graph: SpikingGraph, name: str, scale: float) -> int:
         return 0
     level = lif.v_threshold * lif.tau_mem_s / (graph.dt_s * scale)
     return int(np.floor(level)) + 1  # spikes where v' > level
-
-
-def time_sum(q: Quantizer, name: str, node: rn.TimeSum, x: list) -> Value:
-    """Put counters over the sample."""
-    value = q.message(name, x[0])
-    relay = ig.IntIdentity(value.name, 0, 1)
-    return q.put(name, ig.IntTimeSum(q.graph.shapes[name], (relay,)), value.scale)
-
-
-def product(q: Quantizer, name: str, node: rn.Product, x: list) -> Value:
-    """Put neurons that multiply a value per channel by one per place."""
-    channel, place = (q.message(name, v) for v in x)
-    shape = q.graph.shapes[name]
-    spread = ig.IntSpread(channel.name, 0, (shape[1], shape[2]), port=0)
-    relay = ig.IntIdentity(place.name, 0, 1, port=1)
-    return q.put(name, ig.IntProduct(shape, (spread, relay)), channel.scale * place.scale)

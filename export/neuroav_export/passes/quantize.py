@@ -20,7 +20,7 @@ Source: the neuron is lava-nc 0.10.0 ``PyLifModelBitAcc``; the weight grid ``PyD
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -41,7 +41,7 @@ from neuroav.quantization import (
     integer_threshold,
     integer_weights,
 )
-from neuroav_export.passes.counting import attention, mask, product, time_sum
+from neuroav_export.passes.counting import attention, mask
 from neuroav_export.passes.host_input import (
     HostCurrent,
     StaticInput,
@@ -49,37 +49,8 @@ from neuroav_export.passes.host_input import (
     host_pool,
     refusal,
 )
-
-
-@dataclass(frozen=True)
-class Value:
-    """A message: population ``name`` sends integers worth ``scale`` each."""
-
-    name: str
-    scale: Fraction
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """A real-valued bundle of synapses: weight per message of ``source``.
-
-    make: integer weight, weight bits, sign mode -> projection (delay filled in later).
-    least: smallest synaptic unit allowed, (channels,), None for any.
-    """
-
-    source: str
-    weight: np.ndarray
-    make: Callable[[np.ndarray, int, str], ig.Projection]
-    least: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Current:
-    """A sum of synaptic inputs that has not met a neuron yet; bias (channels,) or 0."""
-
-    terms: tuple[Term, ...]
-    bias: np.ndarray
-
+from neuroav_export.passes.values import Current, Term, Value, wide_values
+from neuroav_export.passes.wide import product, time_sum
 
 AnyValue = Value | Current | StaticInput | HostCurrent
 
@@ -122,6 +93,7 @@ class Quantizer:
         self, graph: SpikingGraph, arith: Arithmetic, options: Options, sends: Sends = "current"
     ) -> None:
         self.graph, self.arith, self.options, self.sends = graph, arith, options, sends
+        self.wide = wide_values(graph)
         self.values: dict[str, AnyValue] = {}
         self.hosts: dict[str, HostLayer] = {}
         self.populations: dict[str, ig.Population] = {}
@@ -162,21 +134,29 @@ class Quantizer:
             return ig.IntIdentity(value.name, 0, int(weight.reshape(-1)[0]))
 
         term = Term(value.name, np.array([float(value.scale)]), make)
-        return Current((term,), np.zeros(1))
+        return Current((term,), np.zeros(1), np.array([float(value.offset)]))
 
     def synapses(
-        self, name: str, current: Current, options: Options, threshold: float = 0.0
+        self,
+        name: str,
+        current: Current,
+        options: Options,
+        threshold: float = 0.0,
+        least: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[ig.Projection, ...]]:
         """Return (synaptic unit, projections) of a population; the unit is shared by all terms.
 
-        threshold: real threshold that must fit its mantissa in the same unit.
+        threshold: real threshold that must fit its mantissa in the same unit, 0 for accumulators.
+        least: smallest units of an accumulator, (channels,); neurons have theirs in the terms.
         """
         weights = [t.weight for t in current.terms]
         limits = [t.least for t in current.terms if t.least is not None]
-        least = np.max(limits, axis=0) if limits else None
-        unit = choose_unit(weights, threshold, options, self.arith, least)
+        limits += [] if least is None else [least]
+        bound = np.max(np.broadcast_arrays(*limits), axis=0) if limits else None
+        unit = choose_unit(weights, threshold, options, self.arith, bound)
         values = np.unique(np.concatenate([w.reshape(-1) for w in weights]))
-        if len(values) == 1 and values[0] > 0:  # counting: a power of two halves without remainder
+        counting = len(values) == 1 and values[0] > 0 and least is None
+        if counting:  # a power of two halves without remainder
             unit = np.full_like(unit, values[0] / (1 << (self.arith.weight_bits - 1)))
             unit = np.maximum(unit, threshold / self.arith.threshold_max)
         projections = []
@@ -231,7 +211,8 @@ def _dense(q: Quantizer, name: str, node: rn.Dense | rn.Readout, x: list) -> Cur
 
     least = node.least_unit if isinstance(node, rn.Dense) else None
     term = Term(value.name, node.weight * float(value.scale), make, least)
-    return Current((term,), np.zeros(1) if node.bias is None else node.bias)
+    offset = node.weight.sum(axis=1) * float(value.offset)
+    return Current((term,), np.zeros(1) if node.bias is None else node.bias, offset)
 
 
 def neuron_problems(name: str, node: rn.Lif, dt_s: float) -> list[UnsupportedNode]:
@@ -262,7 +243,7 @@ def _lif(q: Quantizer, name: str, node: rn.Lif, x: list) -> Value:
     if any(t.weight.ndim < 2 for t in current.terms):  # a skip has one weight for all channels
         options = replace(options, per_channel=False)
     unit, projections = q.synapses(name, current, options, real_threshold)
-    mantissa, exponent, clipped = integer_bias(current.bias, unit, q.arith)
+    mantissa, exponent, clipped = integer_bias(current.bias + current.offset, unit, q.arith)
     q.count(name, clipped)
     threshold = integer_threshold(real_threshold, unit, q.arith, node.inclusive)
     return q.put(
@@ -294,6 +275,7 @@ def _add(q: Quantizer, name: str, node: rn.Add, x: list) -> Value | Current:
         return Current(
             tuple(t for p in parts for t in p.terms),
             np.sum(np.broadcast_arrays(*[p.bias for p in parts]), axis=0),
+            np.sum(np.broadcast_arrays(*[p.offset for p in parts]), axis=0),
         )
     x = [q.message(name, v) for v in x]
     common = common_scale([v.scale for v in x])
@@ -317,9 +299,10 @@ def _relay_weight(q: Quantizer, name: str, factor: Fraction) -> int:
 def _scale(q: Quantizer, name: str, node: rn.Scale, x: list) -> Value | Current:
     value = x[0] if isinstance(x[0], Current) else q.message(name, x[0])
     if isinstance(value, Value):
-        return Value(value.name, value.scale * exact_fraction(node.factor))
+        factor = exact_fraction(node.factor)
+        return Value(value.name, value.scale * factor, value.offset * factor)
     terms = tuple(replace(t, weight=t.weight * node.factor) for t in value.terms)
-    return Current(terms, value.bias * node.factor)
+    return Current(terms, value.bias * node.factor, value.offset * node.factor)
 
 
 def _spatial_sum(q: Quantizer, name: str, node: rn.SpatialSum, x: list) -> Value:
@@ -347,8 +330,9 @@ def _concat(q: Quantizer, name: str, node: rn.Concat, x: list) -> Value:
 def _readout(q: Quantizer, name: str, node: rn.Readout, x: list) -> Value:
     # the scores of all classes are compared, so they share one unit
     options = replace(q.options, per_channel=False)
-    unit, projections = q.synapses(name, _dense(q, name, node, x), options)
-    bias = np.rint(node.bias / unit).astype(np.int64)
+    current = _dense(q, name, node, x)
+    unit, projections = q.synapses(name, current, options, least=node.least_unit)
+    bias = np.rint((current.bias + current.offset) / unit).astype(np.int64)
     scale = exact_fraction(float(unit[0])) / q.graph.steps
     return q.put(name, ig.IntReadout(q.graph.shapes[name], projections, bias), scale)
 

@@ -63,6 +63,7 @@ UNSUPPORTED = {
     "IntAnd": "reads two populations, not a chain",
     "IntProduct": "sends graded messages; netx's CUBA neurons send spikes",
     "IntTimeSum": "sends graded messages; netx's CUBA neurons send spikes",
+    "IntWinner": "compares neurons with each other; netx's CUBA neurons know only their own sum",
     "IntSpatialAttention": "sends graded messages; netx has no attention",
     "IntTemporalAttention": "sends graded messages; netx has no attention",
 }

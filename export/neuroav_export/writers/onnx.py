@@ -46,7 +46,8 @@ CARRIES = {
     "IntPool": "Conv with unit weights",
     "IntSpatialSum": "ReduceSum in int64",
     "IntAnd": "Greater than 1",
-    "IntProduct": "Mul in int64",
+    "IntProduct": "Mul in int64; a shift by Sub of Mod, then Div, which rounds down",
+    "IntWinner": "ArgMax of the flattened sum, which gives the first among equals; Equal",
     "IntSpatialAttention": "two Einsum in float32, proved exact, saturated by Min",
     "IntSpread": "Mul by ones",
     "IntPlace": "Pad with zeros",
@@ -218,11 +219,32 @@ def _population(
     if isinstance(pop, ig.IntSpatialAttention):
         return _attention(b, pop, sums)
     if isinstance(pop, ig.IntProduct):
-        payload = (1 << (arith.payload_bits - 1)) - 1
-        product = b.op("Mul", *sums)
-        b.op("Identity", b.check(product, -payload, payload, len(pop.shape)), result=name)
-        return min(reach[0] * reach[1], payload)
+        return _product(b, pop, sums, reach, (1 << (arith.payload_bits - 1)) - 1)
     return _neurons(b, name, pop, sums[0], arith, reach[0])
+
+
+def _product(
+    b: _Builder, pop: ig.IntProduct, sums: list[str], reach: list[int], payload: int
+) -> int:
+    """Products of one step, at most ``reach`` at each port; return the largest message."""
+    most, axes = (1 << ig.PRODUCT_BITS) - 1, len(pop.shape)
+    for factor, largest in zip(sums, reach, strict=True):
+        if largest > most:
+            b.check(factor, -most, most, axes)
+    product = b.op("Mul", *sums)
+    if pop.shift:
+        b.check(product, -most, most, axes)
+        part = b.constant(1 << pop.shift)
+        product = b.op("Div", b.op("Sub", product, b.op("Mod", product, part)), part)
+    b.op("Identity", b.check(product, -payload, payload, axes), result=b.where)
+    return min(ig.shifted(reach[0] * reach[1], pop.shift), payload)
+
+
+def _winner(b: _Builder, pop: ig.IntWinner, a: str) -> None:
+    """1 where the flattened sum is largest, first among equals."""
+    first = b.op("ArgMax", b.op("Flatten", a, axis=1), axis=1, keepdims=1)
+    spikes = b.op("Cast", b.op("Equal", first, b.constant(range(pop.neurons))), to=b.types.INT64)
+    b.op("Reshape", spikes, b.constant([-1, *pop.shape]), result=b.where)
 
 
 def _attention(b: _Builder, pop: ig.IntSpatialAttention, sums: list[str]) -> int:
@@ -255,6 +277,9 @@ def _neurons(
     if isinstance(pop, ig.IntAnd):
         spike = b.op("Greater", b.check(a, -arith.sum_max, arith.sum_max, axes), b.constant(1))
         b.op("Cast", spike, to=b.types.INT64, result=name)
+        return 1
+    if isinstance(pop, ig.IntWinner):
+        _winner(b, pop, b.check(a, -payload, payload, axes))
         return 1
     if isinstance(pop, ig.IntSum):
         b.op("Identity", b.check(a, -payload, payload, axes), result=name)

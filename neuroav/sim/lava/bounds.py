@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from neuroav import integer as ig
 from neuroav.errors import UnsupportedNode
 from neuroav.fixed import Arithmetic
@@ -9,6 +11,9 @@ from neuroav.hardware import Profile
 from neuroav.synapses import row_sum
 
 ACCUMULATOR_BITS = 32  # Lava adds synaptic sums in int32 and wraps silently
+_ACCUMULATOR_MAX = (1 << (ACCUMULATOR_BITS - 1)) - 1
+# Lava's processes of these compare every message with its bound
+_CHECKED = (ig.IntSum, ig.IntProduct, ig.IntTimeSum, ig.IntReadout)
 
 
 def check_profile(profile: Profile) -> None:
@@ -40,7 +45,9 @@ def check_profile(profile: Profile) -> None:
 def message_bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, int]:
     """Return for every population the largest magnitude its message can have.
 
-    Raises UnsupportedNode where a worst case synaptic sum exceeds Lava's 32-bit accumulators.
+    A graded message beyond its bound (its worst case, what its payload holds, or what the 32-bit
+    sums of its readers have room for) is refused when it occurs. Raises UnsupportedNode where
+    messages that nothing checks, counts of inputs for instance, could exceed those sums.
     """
     payload = (1 << (arith.payload_bits - 1)) - 1
     bounds: dict[str, int] = {}
@@ -49,34 +56,47 @@ def message_bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, int]:
         if isinstance(pop, ig.IntInput):
             bounds[name] = pop.max_count
             continue
-        totals = [_largest_sum(graph, pop, port, bounds) for port in range(pop.ports)]
-        if isinstance(pop, ig.IntProduct):
-            totals.append(totals[0] * totals[1])
-        elif isinstance(pop, ig.IntTimeSum):
-            totals.append(totals[0] * graph.steps)
-        if max(totals) >= 1 << (ACCUMULATOR_BITS - 1):
-            raise UnsupportedNode(
-                f"{name}: its synaptic sum can reach {max(totals)}, Lava's accumulators hold "
-                f"{(1 << (ACCUMULATOR_BITS - 1)) - 1}; use the reference executor or fewer "
-                "weight bits"
-            )
-        bounds[name] = _message_bound(pop, totals[-1], graph.steps, payload)
+        totals = [_largest_sum(graph, name, port, bounds) for port in range(pop.ports)]
+        bounds[name] = _message_bound(pop, totals, graph.steps, payload)
     return bounds
 
 
-def _largest_sum(graph: ig.IntGraph, pop: ig.Population, port: int, bounds: dict[str, int]) -> int:
-    return sum(
-        bounds[p.source] * row_sum(p, graph.populations[p.source].shape)
-        for p in pop.projections
+def _largest_sum(graph: ig.IntGraph, name: str, port: int, bounds: dict[str, int]) -> int:
+    """Return the largest synaptic sum at a port; lower ``bounds`` of its sources until it fits."""
+    gains = [
+        (p.source, row_sum(p, graph.populations[p.source].shape))
+        for p in graph.populations[name].projections
         if p.port == port
-    )
+    ]
+    total = sum(bounds[source] * gain for source, gain in gains)
+    if total <= _ACCUMULATOR_MAX:
+        return total
+    checked = {s for s, _ in gains if isinstance(graph.populations[s], _CHECKED)}
+    fixed = sum(bounds[source] * gain for source, gain in gains if source not in checked)
+    share = (_ACCUMULATOR_MAX - fixed) // max(1, sum(g for s, g in gains if s in checked))
+    if not checked or share < 1:
+        raise UnsupportedNode(
+            f"{name}: its synaptic sum can reach {total}, Lava's accumulators hold "
+            f"{_ACCUMULATOR_MAX}; use the reference executor or fewer weight bits"
+        )
+    for source in checked:
+        bounds[source] = min(bounds[source], share)
+    return sum(bounds[source] * gain for source, gain in gains)
 
 
-def _message_bound(pop: ig.Population, total: int, steps: int, payload: int) -> int:
-    """Return the largest message of a population; a readout's grows with time, but it and every
-    other graded message is checked to stay inside the payload."""
+def _message_bound(pop: ig.Population, totals: list[int], steps: int, payload: int) -> int:
+    """Return the largest message of a population whose sums reach ``totals`` at its ports; a
+    readout's grows with time, but it and every other graded message is checked to stay inside the
+    payload."""
     if isinstance(pop, ig.SPIKING_CLASSES):
         return 1
     if isinstance(pop, ig.ATTENTION_CLASSES):
         return pop.cap or min(pop.summed(steps) * pop.head_channels, payload)
-    return payload if isinstance(pop, ig.IntReadout) else min(total, payload)
+    if isinstance(pop, ig.IntReadout):
+        return payload
+    total = totals[0]
+    if isinstance(pop, ig.IntProduct):
+        total = ig.shifted(totals[0] * totals[1], pop.shift)
+    elif isinstance(pop, ig.IntTimeSum):
+        total = ig.shifted(totals[0] * int(np.abs(pop.step_weights(steps)).sum()), pop.shift)
+    return min(total, payload)

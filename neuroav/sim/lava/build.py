@@ -7,9 +7,10 @@
 | IntOr | ``LIFReset`` (du=4095, dv=4095, vth=0), cleared at every step |
 | IntSum | ``GradedVec`` (vth=0) |
 | IntAnd | as IntOr, vth=1 |
-| IntProduct | ``ProdNeuron`` (vth=0) |
+| IntProduct | ``ProdNeuron`` (vth=0, exp=shift) |
 | IntReadout | ``Accumulator`` (own) |
 | IntTimeSum | ``TimeSum`` (own) |
+| IntWinner | ``Winner`` (own) |
 | IntSpatialAttention, IntTemporalAttention | ``SpatialAttention``, ``TemporalAttention`` (own) |
 | IntConv2d, IntPool | ``MatrixConv`` (own), or ``Conv`` |
 | IntDense | ``Dense`` |
@@ -52,6 +53,7 @@ from neuroav.sim.lava.processes.conv import MatrixConv
 from neuroav.sim.lava.processes.delay import Delay
 from neuroav.sim.lava.processes.recorder import PORTS, Recorder, StateRecorder
 from neuroav.sim.lava.processes.time_sum import TimeSum
+from neuroav.sim.lava.processes.winner import Winner
 
 CHECKED_MODELS = {
     LIFReset: CheckedLifReset,
@@ -102,8 +104,8 @@ class Network:
 
         return CHECKED_MODELS | CONV_MODELS
 
-    def check(self, where: str, latency: int) -> Check:
-        return Check(where, *self.window(latency), self.arith)
+    def check(self, where: str, latency: int, message: int | None = None) -> Check:
+        return Check(where, *self.window(latency), self.arith, message)
 
 
 def build(network: Network, inputs: dict[str, np.ndarray]) -> None:
@@ -178,23 +180,28 @@ def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
             steps=steps,
             offset=first,
             limit=payload,
+            message=network.bounds[name],
+            weights=pop.step_weights(steps),
+            shift=pop.shift,
             samples=network.window(latency),
             name=name,
         )
+    if isinstance(pop, ig.IntWinner):
+        return Winner(shape=shape, limit=payload, samples=network.window(latency), name=name)
     if isinstance(pop, ig.IntReadout):
         return Accumulator(
             shape=shape,
             bias=_per_neuron(pop.bias, pop),
             reset_interval=steps,
             reset_offset=first,
-            limit=payload,
+            limit=network.bounds[name],
             samples=network.window(latency),
             name=name,
         )
     if isinstance(pop, ig.IntSum):
         process = GradedVec(shape=shape, vth=0)
     elif isinstance(pop, ig.IntProduct):
-        process = ProdNeuron(shape=shape, vth=0)
+        process = ProdNeuron(shape=shape, vth=0, exp=pop.shift)
     elif isinstance(pop, (ig.IntOr, ig.IntAnd)):
         level = int(isinstance(pop, ig.IntAnd))
         process = LIFReset(shape=shape, du=FULL_DECAY, dv=FULL_DECAY, vth=level, reset_interval=1)
@@ -210,7 +217,7 @@ def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
             reset_interval=steps,
             reset_offset=first,
         )
-    set_check(process, network.check(name, latency))
+    set_check(process, network.check(name, latency, network.bounds[name]))
     return process
 
 

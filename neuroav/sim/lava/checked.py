@@ -16,17 +16,29 @@ from lava.proc.lif.models import PyLifResetModelBitAcc
 from lava.proc.prodneuron.models import PyProdNeuronModelFixed
 
 from neuroav.fixed import Arithmetic, check_range, lif_step
+from neuroav.integer import PRODUCT_BITS
 
 
 @dataclass(frozen=True)
 class Check:
-    """where: name for the message. first, last: time steps that belong to samples (the steps
-    before and after carry no frames and may hold anything). arith: the registers."""
+    """where: name for the error. first, last: time steps that belong to samples (the steps
+    before and after carry no frames and may hold anything). arith: the registers. message: largest
+    magnitude of a graded message, None for what its payload holds."""
 
     where: str
     first: int
     last: int
     arith: Arithmetic
+    message: int | None = None
+
+    @property
+    def payload(self) -> int:
+        return (1 << (self.arith.payload_bits - 1)) - 1
+
+    @property
+    def largest(self) -> int:
+        """Largest magnitude of a graded message."""
+        return self.payload if self.message is None else self.message
 
 
 def set_check(process, check: Check) -> None:
@@ -75,16 +87,15 @@ class CheckedGradedVec(PyGradedVecModelFixed):
     def _refuse(self, a: np.ndarray) -> None:
         check: Check = self.proc_params["check"]
         if check.first <= self.time_step <= check.last:
-            check_range(
-                a, (1 << (check.arith.payload_bits - 1)) - 1, check.where, "the graded message"
-            )
+            check_range(a, check.largest, check.where, "the graded message")
 
 
 class CheckedProdNeuron(PyProdNeuronModelFixed):
-    """Raises OutOfRange where a product would not fit its payload."""
+    """Raises OutOfRange where a product would wrap, or its message not fit."""
 
     a_in1: Any
     a_in2: Any
+    exp: Any
 
     def run_spk(self) -> None:
         if not isinstance(self.a_in1, _Tap):
@@ -98,8 +109,10 @@ class CheckedProdNeuron(PyProdNeuronModelFixed):
     def _refuse(self, a: np.ndarray) -> None:
         check: Check = self.proc_params["check"]
         if check.first <= self.time_step <= check.last:
-            limit = (1 << (check.arith.payload_bits - 1)) - 1
-            check_range(self._first.astype(np.int64) * a, limit, check.where, "the product")
+            shift = self.exp.item()
+            most = (1 << PRODUCT_BITS) - 1 if shift else check.payload
+            whole = check_range(self._first.astype(np.int64) * a, most, check.where, "the product")
+            check_range(whole >> shift, check.largest, check.where, "the product's message")
 
 
 class _Tap:

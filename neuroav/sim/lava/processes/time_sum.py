@@ -16,11 +16,13 @@ from neuroav.fixed import check_range
 
 
 class TimeSum(AbstractProcess):
-    """Adds what arrives over ``steps`` steps and sends the sum at each of the next ``steps``.
+    """Adds what arrives over ``steps`` steps, times a weight per step, and sends the sum, shifted
+    right and rounded down, at each of the next ``steps``.
 
-    offset: a sample's first frame arrives at steps t with t % steps == offset. limit: largest
-    magnitude of a sum. samples: (first, last) time step in which sums are sent that belong to
-    samples; outside the limit there raises OutOfRange.
+    offset: a sample's first frame arrives at steps t with t % steps == offset. weights: int64
+    (steps,). shift: bits that are dropped. limit: largest magnitude of a sum; message: of what is
+    sent. samples: (first, last) time step in which sums are sent that belong to samples; outside
+    the limits there raises OutOfRange.
     """
 
     def __init__(
@@ -30,11 +32,22 @@ class TimeSum(AbstractProcess):
         steps: int,
         offset: int,
         limit: int,
+        message: int | None = None,
+        weights: np.ndarray | None = None,
+        shift: int = 0,
         samples: tuple[int, int] = (1, 1 << 62),
         name: str | None = None,
     ) -> None:
         super().__init__(
-            shape=shape, steps=steps, offset=offset, limit=limit, samples=samples, name=name
+            shape=shape,
+            steps=steps,
+            offset=offset,
+            limit=limit,
+            message=limit if message is None else message,
+            weights=np.ones(steps, np.int64) if weights is None else weights,
+            shift=shift,
+            samples=samples,
+            name=name,
         )
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
@@ -50,19 +63,22 @@ class PyTimeSumModel(PyLoihiProcessModel):
         super().__init__(proc_params)
         self._sum = np.zeros(proc_params["shape"], np.int64)
         self._held = np.zeros(proc_params["shape"], np.int32)
-        self._steps, self._offset = proc_params["steps"], proc_params["offset"]
+        self._offset, self._shift = proc_params["offset"], proc_params["shift"]
+        self._weights: np.ndarray = proc_params["weights"]
         self._first, self._last = proc_params["samples"]
 
     def run_spk(self) -> None:
-        if (self.time_step - self._offset) % self._steps == 0:
+        frame = (self.time_step - self._offset) % len(self._weights)
+        if frame == 0:
+            message = self._sum >> self._shift
             if self._first <= self.time_step <= self._last:
-                check_range(
-                    self._sum,
-                    self.proc_params["limit"],
-                    self.proc_params["name"],
-                    "the count over a sample",
-                )
-            self._held = self._sum.astype(np.int32)
+                self._check(message)
+            self._held = message.astype(np.int32)
             self._sum[...] = 0
-        self._sum += self.a_in.recv()
+        self._sum += self._weights[frame] * self.a_in.recv()
         self.s_out.send(self._held)
+
+    def _check(self, message: np.ndarray) -> None:
+        given = self.proc_params
+        check_range(self._sum, given["limit"], given["name"], "the count over a sample")
+        check_range(message, given["message"], given["name"], "the message of the count")
