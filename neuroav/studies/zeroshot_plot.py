@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from neuroav.studies.plots import COLOURS, save, style
 
@@ -16,9 +16,8 @@ def draw(found: Mapping[str, Any], out: Path) -> None:
     rows = found["rows"][::-1]
     places = range(len(rows))
     with style():
-        figure, (left, right) = plt.subplots(
-            1, 2, figsize=(9.6, 0.42 * len(rows) + 1.3), sharey=True, layout="constrained"
-        )
+        figure = Figure(figsize=(9.6, 0.42 * len(rows) + 1.3), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
         for key, label, colour, shift in (
             ("hm", "HM", COLOURS[0], 0.14),
             ("zsl", "ZSL", COLOURS[1], -0.14),

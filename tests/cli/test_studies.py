@@ -155,3 +155,28 @@ def test_unknown_disturbance_offers_near_matches(run):
     done = run("robustness", "add.nav", "--out", "made", "--disturbances", "nois")
     assert done.code == 2
     assert "did you mean 'noise'?" in " ".join(done.err.split())
+
+
+ABLATED = {
+    "rows": [
+        {
+            "title": "as published",
+            "mean": dict.fromkeys(("seen", "unseen", "hm", "zsl"), 0.5)
+            | {"spikes": 1234.4, "synops": 5.0, "macs": 9.0},
+            "sd": dict.fromkeys(("seen", "unseen", "hm", "zsl"), 0.25),
+        }
+    ]
+}
+
+
+def test_ablate(run, stand_in):
+    mock = stand_in("neuroav.studies.zeroshot:run_ablation", return_value=ABLATED)
+    done = run("ablate", "--out", "a", "--seeds", "0,2", "--steps", "cp", "--set", "train.epochs=3")
+    mock.assert_called_once_with(
+        Path("a"), data="av-attributes", seeds=[0, 2], overrides={"train.epochs": "3"},
+        target="loihi2", steps=["cp"], progress=ANY, **FOLDERS,
+    )  # fmt: skip
+    assert done.code == 0
+    assert "as published" in done.out
+    assert "1,234" in done.out
+    assert run("ablate", "--out", "a", "--seeds", "0;2").code == 2

@@ -252,6 +252,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
         "neuroav.sim.fast",
         "neuroav.sim.real",
         "neuroav.studies.onerun",
+        "neuroav.studies.zeroshot",
         "neuroav_export",
     ),
     "norse": ("neuroav.models",),
@@ -273,6 +274,7 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
         "neuroav.studies.plots",
         "neuroav.studies.robustness_plot",
         "neuroav.studies.sweep_plot",
+        "neuroav.studies.zeroshot_plot",
     ),
 }
 ANYWHERE = {"numpy", "tomllib"}  # tomllib is in the standard library from 3.11 on
