@@ -252,13 +252,16 @@ def simulate(
         "seconds": outcome.seconds,
         "samples_per_second": len(data) / outcome.seconds,
         "spike_digest": outcome.digest,
-        **zero_shot_measures(data, outcome),
+        **zero_shot_measures(data, outcome.scores),
     }
 
 
-def zero_shot_measures(data: Samples, outcome: Outcome) -> dict[str, float]:
-    """Return seen, unseen, hm and zsl of a test with held-out classes, nothing of another."""
+def zero_shot_measures(data: Samples, scores: np.ndarray) -> dict[str, float]:
+    """Return seen, unseen, hm and zsl of a test with held-out classes, nothing of another.
+
+    scores: (samples, classes), the largest is the answer.
+    """
     from neuroav.data.zeroshot_scores import deployed_scores
 
-    found = data.zero_shot and deployed_scores(outcome.scores, data.labels, data.zero_shot)
+    found = data.zero_shot and deployed_scores(scores, data.labels, data.zero_shot)
     return {k: getattr(found, k) for k in ("seen", "unseen", "hm", "zsl")} if found else {}

@@ -72,6 +72,7 @@ def _accuracy(run: Measured) -> dict[str, Any]:
         "deployed": float(deployed.mean()),
         "agreement": float((run.real.predictions == run.outcome.predictions).mean()),
         "samples": total,
+        **({"zero_shot": run.zero_shot} if run.zero_shot else {}),
         "interval_95": {
             "float": wilson(int(floating.sum()), total),
             "deployed": wilson(int(deployed.sum()), total),
@@ -137,7 +138,7 @@ def _layer(run: Measured, profile: Profile, name: str) -> dict[str, Any]:
         "spikes_float": None if floating is None else float(floating.mean()),
         "spikes_deployed": float(counts.spikes[name].mean()),
         "rate_float": None if floating is None else float(floating.mean()) / places,
-        "rate_deployed": counts.rates[name],
+        "rate_deployed": None if isinstance(pop, ig.IntHostCurrent) else counts.rates[name],
         "synops": float(synops.mean()),
         "updates": counts.updates[name],
         "spread": {

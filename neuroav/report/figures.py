@@ -108,12 +108,12 @@ def layer_chart(report: Mapping[str, Any]) -> LayerChart:
     for layer in layers:
         sends, receives = layer["kind"] != "readout", layer["kind"] != "input"
         share = layer["synops"] / total
-        floating = layer["rate_float"]
+        floating, deployed = layer["rate_float"], layer["rate_deployed"]
         rows.append(
             LayerRow(
                 layer,
                 None if floating is None else rate.place(floating),
-                rate.place(layer["rate_deployed"]) if sends else None,
+                rate.place(deployed) if sends and deployed is not None else None,
                 synops.place(share) if receives else None,
                 share,
                 _mark(energy, layer["energy"]),

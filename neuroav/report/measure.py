@@ -21,6 +21,7 @@ from neuroav.simulate import (
     load_samples,
     resolve_deployment,
     run_backend,
+    zero_shot_measures,
 )
 
 BACKEND = "fast"
@@ -64,6 +65,7 @@ class Measured:
     outcome: Outcome
     real: FloatSide
     shown: ShownSample
+    zero_shot: dict[str, dict[str, float]] | None = None
 
 
 def measure(
@@ -93,15 +95,23 @@ def measure(
     graph = deployment.integer
     values = graph.steps * sum(p.neurons for p in graph.populations.values())
     outcome = run_backend(deployment, data, BACKEND, batch=_batch(values), progress=progress)
+    floating = _run_float(deployment, data, progress)
     return Measured(
         label=label,
         deployment=deployment,
         split=data.split,
         labels=np.asarray(data.labels),
         outcome=outcome,
-        real=_run_float(deployment, data, progress),
+        real=floating,
         shown=_show(deployment, data),
+        zero_shot=_zero_shot(data, {"float": floating.scores, "deployed": outcome.scores}),
     )
+
+
+def _zero_shot(data: Samples, scores: dict[str, np.ndarray]) -> dict[str, dict[str, float]] | None:
+    """Return seen, unseen, hm and zsl of both networks, None where no class was held out."""
+    found = {side: zero_shot_measures(data, values) for side, values in scores.items()}
+    return found if all(found.values()) else None
 
 
 def _check_labels(deployment: Deployment, data: Samples, where: str) -> None:
@@ -132,7 +142,8 @@ def _run_float(deployment: Deployment, data: Samples, progress: Progress | None)
     compared = [
         n
         for n in integer.order
-        if n in graph.nodes and not isinstance(integer.populations[n], ig.IntReadout)
+        if n in graph.nodes
+        and not isinstance(integer.populations[n], (ig.IntReadout, ig.IntHostCurrent))
     ]
     values = graph.steps * sum(int(np.prod(shape)) for shape in graph.shapes.values())
     spikes: dict[str, list[np.ndarray]] = {n: [] for n in compared}

@@ -228,9 +228,13 @@ MODEL_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "stft-chip": {**_ZERO_SHOT_DEFAULTS, "model": {"v_threshold": 0.5}},
 }
 ZERO_SHOT = tuple(MODEL_DEFAULTS)  # the models that classify by text
-# What both a model and its data ask for: features of neurons are coarser than real numbers.
+# What both a model and its data ask for: spikes are coarser features than real numbers, so more of
+# them, and they take longer to learn.
 _BOTH_DEFAULTS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("stft-chip", "av-attributes"): {"zsl": {"hidden_dim": 256, "embed_dim": 128}},
+    ("stft-chip", "av-attributes"): {
+        "train": {"epochs": 30},
+        "zsl": {"hidden_dim": 256, "embed_dim": 128},
+    },
 }
 # With these data, before the defaults of a model: some hundred samples are learnt in fewer steps,
 # and the published benchmarks have feature sets for presets.
