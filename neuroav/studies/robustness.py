@@ -169,6 +169,11 @@ def _open(
     progress: Progress | None,
 ) -> _File:
     deployment = navfile.load(path)
+    if deployment.static:
+        raise DataError(
+            f"{path}: reads real values ({', '.join(sorted(deployment.static))}), and every "
+            "disturbance here is one of events; use a network that reads events"
+        )
     data = load_samples(deployment, split=split, samples=samples, progress=progress, **places)
     return _File(path, label, deployment, data)
 

@@ -23,8 +23,8 @@ from neuroav.studies.onerun import Task, carry_out_task, finished_row
 from neuroav.studies.parallel import carry_out
 from neuroav.studies.sweep_plot import sweep_figure
 from neuroav.studies.todo import Todo, open_storage
-from neuroav.training.batches import input_shapes, load_data
-from neuroav.training.config import DataConfig
+from neuroav.training.batches import check_kinds, input_shapes, load_data
+from neuroav.training.config import ZERO_SHOT, DataConfig
 
 if TYPE_CHECKING:
     from neuroav.data import AVData
@@ -113,6 +113,13 @@ def _check_models(found: Sequence[Combination], load: Callable[[DataConfig], AVD
     """Prepare every data set (once, not by all processes at a time) and build every network."""
     for one in found:
         check_model_name(one.config.model.name)
+        if one.config.model.name in ZERO_SHOT:
+            raise ConfigError(
+                f"combination {one.name}: {one.config.model.name} is a zero-shot network, and a "
+                "sweep chooses by accuracy on validation, which its second stage trains on; train the "
+                "combinations one by one and compare val_hm in metrics.json"
+            )
+        check_kinds(one.config.model.name, one.config.data.name)
     for wanted in dict.fromkeys(c.config.data for c in found):
         data = load(wanted)
         shapes = input_shapes(data.split("val").frames(np.arange(1)))

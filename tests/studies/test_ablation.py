@@ -104,3 +104,16 @@ def test_a_deployed_test_reports_what_the_measures_are(tmp_path, data):
     assert "hm" not in one  # one sample is of one kind of class only
     val = simulating.simulate(tmp_path / "x.nav", split="val", cache_dir=tmp_path)
     assert "hm" not in val
+
+
+def test_studies_of_events_refuse_zero_shot_networks(tmp_path, data):
+    from neuroav.errors import DataError
+    from neuroav.studies.robustness import run_robustness
+    from neuroav.studies.sweep import run_sweep
+
+    with pytest.raises(ConfigError, match="compare val_hm"):
+        run_sweep({"train.seed": ["0"]}, tmp_path / "s", model="avca", cache_dir=tmp_path)
+    loop.train(small.config("stft-chip"), tmp_path / "run", cache_dir=tmp_path)
+    study.export_run(tmp_path / "run", out=tmp_path / "x.nav", cache_dir=tmp_path)
+    with pytest.raises(DataError, match="reads real values"):
+        run_robustness([tmp_path / "x.nav"], tmp_path / "r", cache_dir=tmp_path)
