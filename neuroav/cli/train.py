@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neuroav.training.config import RunConfig
 
 _PATH = click.Path(path_type=Path)
+_MOST_CLASSES = 20  # whose confusion fits a terminal; --json has it for any number
 
 
 @click.command(
@@ -135,7 +136,7 @@ def evaluate(
     head = {k: v for k, v in found.items() if k != "confusion"}
     shown: list[RenderableType] = [pairs({"run": run, "split": split} | head)]
     confusion = found.get("confusion")
-    if confusion is not None:
+    if confusion is not None and len(confusion) <= _MOST_CLASSES:
         columns = [str(i) for i in range(len(confusion))]
         rows = [[label, *row] for label, row in enumerate(confusion)]
         shown += [

@@ -257,3 +257,10 @@ def test_failure_below_a_command_reaches_the_frame(run, stand_in):
     stand_in("neuroav_export:export_run", side_effect=DataError("no data"))
     done = run("export", "runs/x", "--out", "x.nav")
     assert (done.code, done.err) == (1, "neuroav: error: no data\n")
+
+
+def test_evaluate_leaves_out_a_confusion_that_fits_no_terminal(run, stand_in):
+    found = {"samples": 3, "accuracy": 0.5, "confusion": [[0] * 30] * 30}
+    stand_in("neuroav.training.evaluate:evaluate", return_value=found)
+    assert "one row per true class" not in run("evaluate", "r").out
+    assert len(run("evaluate", "r", "--json").json["confusion"]) == 30
