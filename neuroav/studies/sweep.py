@@ -116,8 +116,8 @@ def _check_models(found: Sequence[Combination], load: Callable[[DataConfig], AVD
         if one.config.model.name in ZERO_SHOT:
             raise ConfigError(
                 f"combination {one.name}: {one.config.model.name} is a zero-shot network, and a "
-                "sweep chooses by accuracy on validation, which its second stage trains on; train the "
-                "combinations one by one and compare val_hm in metrics.json"
+                "sweep chooses by accuracy on validation, which its second stage trains on; train "
+                "the combinations one by one and compare val_hm in metrics.json"
             )
         check_kinds(one.config.model.name, one.config.data.name)
     for wanted in dict.fromkeys(c.config.data for c in found):

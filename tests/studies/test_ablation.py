@@ -12,6 +12,7 @@ import zero_shot_data as small
 from neuroav import simulate as simulating
 from neuroav.errors import ConfigError
 from neuroav.models.zeroshot.registry import build_zero_shot
+from neuroav.report import write_report
 from neuroav.studies import zeroshot as study
 from neuroav.training import evaluate as evaluation
 from neuroav.training import loop
@@ -104,6 +105,22 @@ def test_a_deployed_test_reports_what_the_measures_are(tmp_path, data):
     assert "hm" not in one  # one sample is of one kind of class only
     val = simulating.simulate(tmp_path / "x.nav", split="val", cache_dir=tmp_path)
     assert "hm" not in val
+
+
+def test_the_report_says_how_unseen_classes_fared(tmp_path, data):
+    loop.train(small.config("stft-chip"), tmp_path / "run", cache_dir=tmp_path)
+    study.export_run(tmp_path / "run", out=tmp_path / "x.nav", cache_dir=tmp_path)
+    report = write_report([tmp_path / "x.nav"], out=tmp_path / "report", cache_dir=tmp_path)
+    found = report["accuracy"]["zero_shot"]
+    assert found["deployed"]["hm"] == pytest.approx(
+        simulating.simulate(tmp_path / "x.nav", cache_dir=tmp_path)["hm"]
+    )
+    assert set(found["float"]) == {"seen", "unseen", "hm", "zsl"}
+    for name in ("report.html", "report.md"):
+        assert "unseen" in (tmp_path / "report" / name).read_text().lower()
+    host = {x["name"]: x for x in report["layers"] if x["name"].endswith("1.linear")}
+    assert len(host) == 4
+    assert all(x["rate_deployed"] is None and x["rate_float"] is None for x in host.values())
 
 
 def test_studies_of_events_refuse_zero_shot_networks(tmp_path, data):
