@@ -30,7 +30,7 @@ from neuroav.training.evaluate import load_run
 from neuroav.training.loop import train
 from neuroav.training.zeroshot.batches import inputs_of
 from neuroav.training.zeroshot.evaluate import score_zero_shot
-from neuroav.training.zeroshot.operations import Operations
+from neuroav.training.zeroshot.operations import counted
 from neuroav_export import export_run
 
 MEASURES = ("seen", "unseen", "hm", "zsl")
@@ -96,10 +96,10 @@ def measure_float(run: Path, **places: Any) -> dict[str, Any]:
     test = data.split("test").features
     rows = np.arange(min(COUNTED, len(test)))
     # class texts are projected once for all samples: not counted
-    with torch.no_grad(), Operations(model.net) as counted:
+    with torch.no_grad(), counted(model.net) as operations:
         model.net.embed(inputs_of(test, rows))
     metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
-    each = {k: getattr(counted, k) / len(rows) for k in ("spikes", "synops", "macs")}
+    each = {k: getattr(operations, k) / len(rows) for k in ("spikes", "synops", "macs")}
     return {
         **{k: found[k] for k in (*MEASURES, "by_query", "accuracy")},
         "parameters": metrics["parameters"],

@@ -17,7 +17,7 @@ from neuroav.studies import zeroshot as study
 from neuroav.training import evaluate as evaluation
 from neuroav.training import loop
 from neuroav.training.zeroshot.batches import inputs_of
-from neuroav.training.zeroshot.operations import Operations
+from neuroav.training.zeroshot.operations import counted
 
 DIMS = {"audio": small.AUDIO, "visual": small.VISUAL}
 
@@ -42,7 +42,7 @@ def test_operations_are_those_one_counts_by_hand():
     config = small.config("stft", **changes)
     network = build_zero_shot(config, DIMS, data.text, data.seen).eval()
     rows = np.arange(6)
-    with torch.no_grad(), Operations(network.net) as counted:
+    with torch.no_grad(), counted(network.net) as found:
         network.net.embed(inputs_of(data.split("test").features, rows))
     hidden, width, out, rank = 24, 16, 8, 5
     each = 0
@@ -51,9 +51,9 @@ def test_operations_are_those_one_counts_by_hand():
         each += inputs * hidden  # first layer of the spiking branch, once
         each += 2 * width * rank + rank**2 + rank**3 + rank * width  # fusion, both sides and out
         each += width * hidden + hidden * out  # projection
-    assert counted.macs == 6 * each
-    assert counted.spikes > 0
-    assert 0 < counted.synops <= counted.spikes * width
+    assert found.macs == 6 * each
+    assert found.spikes > 0
+    assert 0 < found.synops <= found.spikes * width
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ norms, activations and the distances to classes are not.
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,51 +20,50 @@ from neuroav.models.zeroshot.fusion import Fusion
 from neuroav.models.zeroshot.parts import Attention
 
 
+@dataclass
 class Operations:
-    """Context that counts while a model runs. macs, synops, spikes: totals so far."""
+    """Totals so far. spikes: of all LIF layers."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.macs = self.synops = self.spikes = 0.0
-        self._handles: list = []
+    macs: float = 0.0
+    synops: float = 0.0
+    spikes: float = 0.0
 
-    def __enter__(self) -> Operations:
-        hooks: dict[type, Any] = {
-            nn.Linear: self._linear,
-            Fusion: self._core,
-            Attention: self._attention,
-        }
-        for module in self.model.modules():
-            hook = self._neurons if isinstance(module, Lif) else hooks.get(type(module))
-            if hook is not None:
-                self._handles.append(module.register_forward_hook(hook))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _linear(self, module: nn.Linear, args, output: torch.Tensor) -> None:
+    def linear(self, module: nn.Linear, args, output: torch.Tensor) -> None:
+        """Count a linear layer: one weight per spike and output, or all of them."""
         x = args[0]
         if bool(((x == 0) | (x == 1)).all()) and bool((x == 1).any()):
             self.synops += float(x.sum()) * module.out_features
         else:
             self.macs += output.numel() * module.in_features
 
-    def _core(self, module: Fusion, args, output: torch.Tensor) -> None:
+    def core(self, module: Fusion, args, output: torch.Tensor) -> None:
+        """Count a fusion's core; its linear layers count themselves."""
         rank = module.out.in_features
         each = rank**2 + rank**3 if module.kind == "tucker" else rank
         self.macs += len(args[0]) * each
 
-    def _attention(self, module: Attention, args, output: torch.Tensor) -> None:
+    def attention(self, module: Attention, args, output: torch.Tensor) -> None:
+        """Count scores and weighted sums of a softmax attention."""
         batch, tokens, _ = args[0].shape
-        width = module.qkv.out_features // 3
-        self.macs += 2 * batch * tokens**2 * width
+        self.macs += 2 * batch * tokens**2 * (module.qkv.out_features // 3)
 
-    def _neurons(self, module: Lif, args, output: torch.Tensor) -> None:
+    def neurons(self, module: Lif, args, output: torch.Tensor) -> None:
+        """Count spikes."""
         self.spikes += float(output.sum())
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[Operations]:
+    """Give the Operations of everything that ``model`` computes inside the context."""
+    found = Operations()
+    hooks: dict[type, Any] = {
+        nn.Linear: found.linear,
+        Fusion: found.core,
+        Attention: found.attention,
+    }
+    with ExitStack() as stack:
+        for module in model.modules():
+            hook = found.neurons if isinstance(module, Lif) else hooks.get(type(module))
+            if hook is not None:
+                stack.enter_context(module.register_forward_hook(hook))
+        yield found
