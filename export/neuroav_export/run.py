@@ -48,7 +48,7 @@ def export_run(
     """Compile the best weights of ``run`` for ``target`` into ``out``; return the summary.
 
     bits, calibration, per_channel: see ``quantization.Options``; by default what a
-    quantization-aware run was trained with, else 8 bits, 'max', per tensor.
+    quantization-aware run was trained with, else 8 bits, 'mse', per tensor.
 
     Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
     could overflow, by population), attention (by population the form chosen and the state neurons
@@ -185,7 +185,7 @@ def run_options(
     trained = config.quant if config.quant.aware else None
     return Options(
         bits or (trained.bits if trained else 8),
-        calibration or (trained.calibration if trained else "max"),
+        calibration or (trained.calibration if trained else "mse"),
         per_channel=(bool(trained and trained.per_channel) if per_channel is None else per_channel),
     )
 

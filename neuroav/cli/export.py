@@ -34,7 +34,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--calibration",
     type=click.Choice(["max", "percentile", "mse"]),
-    help="Which weights may be clipped.  [default: as trained, else max]",
+    help="Which weights may be clipped.  [default: as trained, else mse]",
 )
 @click.option(
     "--per-channel/--per-tensor",
