@@ -237,6 +237,9 @@ def test_splits_that_were_trained_on_have_no_zero_shot_measures(tmp_path, data):
     found = evaluation.evaluate(tmp_path / "run", split="val", cache_dir=tmp_path, samples=10)
     assert found["samples"] == 10
     assert all(found[k] is None for k in ("seen", "unseen", "hm", "zsl"))
+    one = evaluation.evaluate(tmp_path / "run", cache_dir=tmp_path, samples=1)
+    assert one["samples"] == 1
+    assert one["hm"] is None
 
 
 def test_float_networks_are_not_exported(tmp_path, data):

@@ -55,13 +55,15 @@ def score_zero_shot(
     """Return samples, accuracy, loss, confusion of a split; for the test also S, U, HM, ZSL.
 
     accuracy: share of right answers among all classes of the test. loss: mean distance to the true
-    class. On splits that were trained on, seen, unseen, hm and zsl are None. by_query: the four
-    measures for every query; other_alignment: with the texts of the other alignment, same weights.
+    class. On splits that were trained on, and where samples are of one kind of class only, seen,
+    unseen, hm and zsl are None. by_query: the four measures for every query; other_alignment: with
+    the texts of the other alignment, same weights.
     """
     part = data.split(split).features
     if samples is not None:
         part = part.take(np.arange(min(samples, len(part))))
-    found = trials(model, part, data.seen, data.unseen) if split == "test" else None
+    both = all(np.isin(part.labels, c).any() for c in (data.seen, data.unseen))
+    found = trials(model, part, data.seen, data.unseen) if split == "test" and both else None
     plain = distances(model, part)[model.query]
     answers = _answers(model, plain, data)
     labels, classes = part.labels, len(data.classes)
