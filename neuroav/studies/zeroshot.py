@@ -236,17 +236,19 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         "| step | S | U | HM | ZSL | spikes | synops | MACs | energy, nJ |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    several = len(found["seeds"]) > 1
     for row in found["rows"]:
         m, s = row["mean"], row["sd"]
-        measures = [f"{m[k]:.3f} +- {s[k]:.3f}" for k in MEASURES]
+        measures = [f"{m[k]:.3f}" + (f" +- {s[k]:.3f}" if several else "") for k in MEASURES]
         counts = [f"{m[k]:,.0f}" for k in ("spikes", "synops", "macs")]
         energy = f"{m['energy_pj'] / 1000:,.1f}" if "energy_pj" in m else "unknown"
         if "energy_host_pj" in m:
             energy += f" + {m['energy_host_pj'] / 1000:,.1f} host"
         lines.append("| " + " | ".join([row["title"], *measures, *counts, energy]) + " |")
     notes = (
-        f"{found['data']}, seeds {', '.join(map(str, found['seeds']))}; mean and standard "
-        "deviation; counts per sample.\n"
+        f"{found['data']}, seed {', '.join(map(str, found['seeds']))}"
+        f"{'; mean and standard deviation' if several else ''}; counts per sample.\n"
+        "Spikes are those of LIF neurons; in the deployed row, sums and products are messages too.\n"
         "Each row keeps the changes of the rows above, but for stft-chip, which is built anew.\n"
         "Energy of the real-valued rows and of the host: arithmetic alone, 45 nm (FP32 "
         f"multiply-accumulate {MAC_COSTS[0].energy_pj} pJ, add {ADD_PJ} pJ; Horowitz, ISSCC 2014), "

@@ -10,44 +10,38 @@ from matplotlib.figure import Figure
 
 from neuroav.studies.plots import COLOURS, save, style
 
+# key, label, colour, marker
+_ACCURACY = (("hm", "HM", COLOURS[0], "o"), ("zsl", "ZSL", COLOURS[1], "s"))
+_OPERATIONS = (
+    ("macs", "multiply-accumulates, real-valued", COLOURS[4], "D"),
+    ("synops", "synaptic operations, by spikes or messages", COLOURS[2], "^"),
+)
+
 
 def draw(found: Mapping[str, Any], out: Path) -> None:
     """Write ablation.svg and ablation.png into ``out``."""
     rows = found["rows"][::-1]
-    places = range(len(rows))
+    several = len(found["seeds"]) > 1
     with style():
-        figure = Figure(figsize=(9.6, 0.42 * len(rows) + 1.3), layout="constrained")
+        figure = Figure(figsize=(9.6, 0.36 * len(rows) + 1.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for key, label, colour, shift in (
-            ("hm", "HM", COLOURS[0], 0.14),
-            ("zsl", "ZSL", COLOURS[1], -0.14),
-        ):
-            left.errorbar(
-                [r["mean"][key] for r in rows],
-                [p + shift for p in places],
-                xerr=[r["sd"][key] for r in rows],
-                fmt="o",
-                color=colour,
-                label=label,
-                capsize=2,
-            )
-        left.set_yticks(list(places), [r["title"] for r in rows])
-        left.set_title("Accuracy, mean and deviation over seeds")
-        left.legend(loc="lower left")
-        left.grid(axis="x")
-        for key, label, colour, shift in (
-            ("macs", "multiply-accumulates, real-valued", COLOURS[4], 0.18),
-            ("synops", "synaptic operations, by spikes or messages", COLOURS[2], -0.18),
-        ):
-            right.barh(
-                [p + shift for p in places],
-                [max(r["mean"][key], 1) for r in rows],
-                height=0.34,
-                color=colour,
-                label=label,
-            )
-        right.set_xscale("log")
+        left.set_title(f"Accuracy, {'mean and deviation over seeds' if several else 'one seed'}")
         right.set_title("Operations per sample")
-        right.legend(loc="lower center", bbox_to_anchor=(0.5, -0.28))
-        right.grid(axis="x")
+        for axes, kinds in ((left, _ACCURACY), (right, _OPERATIONS)):
+            for key, label, colour, marker in kinds:
+                axes.errorbar(
+                    [r["mean"][key] for r in rows],
+                    range(len(rows)),
+                    xerr=[r["sd"][key] for r in rows] if several else None,
+                    fmt=marker,
+                    color=colour,
+                    label=label,
+                    capsize=2,
+                )
+            axes.grid(axis="both")
+        left.set_yticks(range(len(rows)), [r["title"] for r in rows])
+        right.set_xscale("log")
+        handles = [h for axes in (left, right) for h in axes.get_legend_handles_labels()[0]]
+        labels = [t for axes in (left, right) for t in axes.get_legend_handles_labels()[1]]
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
         save(figure, out, "ablation")
