@@ -248,7 +248,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     notes = (
         f"{found['data']}, seed {', '.join(map(str, found['seeds']))}"
         f"{'; mean and standard deviation' if several else ''}; counts per sample.\n"
-        "Spikes are those of LIF neurons; in the deployed row, sums and products are messages too.\n"
+        "Spikes are those of LIF neurons; in the deployed row, of sums and products too.\n"
         "Each row keeps the changes of the rows above, but for stft-chip, which is built anew.\n"
         "Energy of the real-valued rows and of the host: arithmetic alone, 45 nm (FP32 "
         f"multiply-accumulate {MAC_COSTS[0].energy_pj} pJ, add {ADD_PJ} pJ; Horowitz, ISSCC 2014), "
