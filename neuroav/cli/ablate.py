@@ -35,11 +35,12 @@ def ablate(
     data_root: Path | None,
     cache_dir: Path,
 ) -> Outcome:
-    """Train stft, take it apart step by step until it is stft-chip, and deploy that.
+    """Measure every step from stft to stft-chip.
 
-    After each step: accuracy on seen and unseen classes, spikes, operations and energy. OUT
-    receives ablation.json, ablation.md, ablation.svg and ablation.png; runs that are finished
-    there are not trained again.
+    Trains stft, takes it apart step by step, and trains and deploys stft-chip. After each step:
+    accuracy on seen and unseen classes, spikes, operations and energy. OUT receives
+    ablation.json, ablation.md, ablation.svg and ablation.png; runs that are finished there are
+    not trained again.
     """
     words = seeds.split(",")
     if not all(w.strip().isdecimal() for w in words):

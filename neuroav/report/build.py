@@ -72,7 +72,7 @@ def _accuracy(run: Measured) -> dict[str, Any]:
         "deployed": float(deployed.mean()),
         "agreement": float((run.real.predictions == run.outcome.predictions).mean()),
         "samples": total,
-        **({"zero_shot": run.zero_shot} if run.zero_shot else {}),
+        "zero_shot": run.zero_shot,
         "interval_95": {
             "float": wilson(int(floating.sum()), total),
             "deployed": wilson(int(deployed.sum()), total),

@@ -44,7 +44,8 @@ def test_export_summary(job):
     found = job["exported"]
     assert found["neurons"] > 5000
     assert found["weight_bits"] == 8
-    assert found["saturations"] == {}
+    # calibration by squared error clips what costs more than it gains
+    assert sum(found["saturations"].values()) < 0.001 * found["synapses"]
     assert found["unproven"] == {}
     assert found["cores"] is found["chips"] is found["utilisation"] is None
 
