@@ -18,16 +18,22 @@ from neuroav.training.config import ZERO_SHOT, ModelConfig, ScmrlConfig
 InputShapes = Mapping[str, tuple[int, int, int]]
 
 
-def _sizes(config: ModelConfig, classes: int, switches: ScmrlConfig | None = None) -> Sizes:
-    neuron = LifParameters(
+def neuron_of(config: ModelConfig, *, detach_state: bool = False) -> LifParameters:
+    """Return the neurons that a configuration asks for."""
+    return LifParameters(
         tau_mem_s=config.tau_mem_s,
         dt_s=config.dt_s,
         v_threshold=config.v_threshold,
         surrogate=config.surrogate,
         alpha=config.surrogate_alpha,
         detach_reset=config.detach_reset,
-        detach_state=bool(switches and switches.switch("detach_state")),
+        detach_state=detach_state,
     )
+
+
+def _sizes(config: ModelConfig, classes: int, switches: ScmrlConfig | None = None) -> Sizes:
+    detached = bool(switches and switches.switch("detach_state"))
+    neuron = neuron_of(config, detach_state=detached)
     return Sizes(
         classes=classes,
         embed_dim=config.embed_dim,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -77,20 +78,20 @@ class TextSide(nn.Module):
         self.decode = perceptron(size, text_dim, config.dropout_text, momentum)
 
 
-class ZeroShotNet(nn.Module):
+class ZeroShotNet(nn.Module, ABC):
     """What every zero-shot network offers. scale: ``InputScale`` by modality."""
 
     inputs = MODALITIES
     text: TextSide
     scale: nn.ModuleDict
 
+    @abstractmethod
     def embed(self, inputs: Mapping[str, torch.Tensor]) -> Embedded:
         """Return the embedding of features (T, B, D) by modality; T = 1 where nothing changes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rebuild(self, theta: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the features that embeddings (B, E) by query tell of, (B, D) by modality."""
-        raise NotImplementedError
 
     def fit_scale(self, values: Mapping[str, np.ndarray], scaling: str) -> None:
         """Set the scaling of the inputs from training samples by modality."""

@@ -6,25 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from neuroav.models.layers import LifParameters
+from neuroav.models.registry import neuron_of
 from neuroav.models.zeroshot.avca import Avca
 from neuroav.models.zeroshot.chip import StftChip
 from neuroav.models.zeroshot.parts import ZeroShotNet
 from neuroav.models.zeroshot.search import ZeroShotClassifier
 from neuroav.models.zeroshot.stft import Stft
-from neuroav.training.config import ModelConfig, RunConfig
-
-
-def neuron_of(config: ModelConfig) -> LifParameters:
-    """Return the neurons that a configuration asks for."""
-    return LifParameters(
-        tau_mem_s=config.tau_mem_s,
-        dt_s=config.dt_s,
-        v_threshold=config.v_threshold,
-        surrogate=config.surrogate,
-        alpha=config.surrogate_alpha,
-        detach_reset=config.detach_reset,
-    )
+from neuroav.training.config import RunConfig
 
 
 def build_zero_shot(

@@ -198,27 +198,31 @@ def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
             samples=network.window(latency),
             name=name,
         )
-    if isinstance(pop, ig.IntSum):
-        process = GradedVec(shape=shape, vth=0)
-    elif isinstance(pop, ig.IntProduct):
-        process = ProdNeuron(shape=shape, vth=0, exp=pop.shift)
-    elif isinstance(pop, (ig.IntOr, ig.IntAnd)):
-        level = int(isinstance(pop, ig.IntAnd))
-        process = LIFReset(shape=shape, du=FULL_DECAY, dv=FULL_DECAY, vth=level, reset_interval=1)
-    else:
-        assert isinstance(pop, ig.IntLif)
-        process = LIFReset(
-            shape=shape,
-            du=int(pop.decay_u),
-            dv=int(pop.decay_v),
-            bias_mant=_per_neuron(pop.bias_mantissa, pop),
-            bias_exp=int(pop.bias_exponent),
-            vth=_per_neuron(pop.threshold, pop),
-            reset_interval=steps,
-            reset_offset=first,
-        )
+    process = _stock(pop, shape, steps, first)
     set_check(process, network.check(name, latency, network.bounds[name]))
     return process
+
+
+def _stock(pop: ig.Population, shape: tuple[int, ...], steps: int, first: int) -> Any:
+    """Return Lava's own process; ``first``: remainder by ``steps`` of the steps with a frame 0."""
+    if isinstance(pop, ig.IntSum):
+        return GradedVec(shape=shape, vth=0)
+    if isinstance(pop, ig.IntProduct):
+        return ProdNeuron(shape=shape, vth=0, exp=pop.shift)
+    if isinstance(pop, (ig.IntOr, ig.IntAnd)):
+        level = int(isinstance(pop, ig.IntAnd))
+        return LIFReset(shape=shape, du=FULL_DECAY, dv=FULL_DECAY, vth=level, reset_interval=1)
+    assert isinstance(pop, ig.IntLif)
+    return LIFReset(
+        shape=shape,
+        du=int(pop.decay_u),
+        dv=int(pop.decay_v),
+        bias_mant=_per_neuron(pop.bias_mantissa, pop),
+        bias_exp=int(pop.bias_exponent),
+        vth=_per_neuron(pop.threshold, pop),
+        reset_interval=steps,
+        reset_offset=first,
+    )
 
 
 def _per_neuron(value: np.ndarray, pop: ig.Population) -> np.ndarray:
