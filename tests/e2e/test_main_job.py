@@ -46,6 +46,9 @@ def test_export_summary(job):
     assert found["weight_bits"] == 8
     # calibration by squared error clips what costs more than it gains
     assert sum(found["saturations"].values()) < 0.001 * found["synapses"]
+    whole = neuroav("export", job["folder"] / "run", "--target", "loihi2", "--out",
+                    job["folder"] / "max.nav", "--calibration", "max", *job["cache"])  # fmt: skip
+    assert whole["saturations"] == {}
     assert found["unproven"] == {}
     assert found["cores"] is found["chips"] is found["utilisation"] is None
 
