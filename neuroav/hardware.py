@@ -1,28 +1,34 @@
 """Hardware profiles: TOML files that are the only source of limits, widths and costs.
 
 ``hardware_profiles/README.md`` documents every key. A file is checked by pydantic; an unknown,
-missing or ill-typed key is a ProfileError naming file, key, found and allowed.
+missing or ill-typed key is a ProfileError naming file, key, found and allowed. What a file extends
+and files of schema 1 are resolved before, in ``neuroav.profile_files``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterator
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import tomli_w
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from neuroav.errors import ProfileError, unknown_name
+from neuroav import profile_files
+from neuroav.errors import ProfileError
 from neuroav.fixed import Arithmetic
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from neuroav.profile_files import ALIASES as ALIASES
+from neuroav.profile_files import list_profiles as list_profiles
+from neuroav.profile_files import profile_aliases as profile_aliases
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
 Grade = Literal["A", "A-sim", "B", "C"]
 GRADES: tuple[Grade, ...] = ("A", "A-sim", "B", "C")  # best to worst
 Unit = Literal["pJ", "nJ", "uJ", "ns", "us", "mW", "bit", "byte", "count"]
-ALIASES = {"loihi1": "loihi1-nahuku-fit"}
 
 
 class _Strict(BaseModel):
@@ -81,6 +86,25 @@ class Quantity(_Strict):
         )
 
 
+def _in(*units: Unit) -> AfterValidator:
+    """Return the check that a quantity is given in one of ``units``."""
+
+    def check(quantity: Quantity) -> Quantity:
+        if quantity.unit not in units:
+            raise ValueError(f"needs the unit {' or '.join(units)}, found {quantity.unit!r}")
+        return quantity
+
+    return AfterValidator(check)
+
+
+Count = Annotated[Quantity, _in("count")]
+Bytes = Annotated[Quantity, _in("byte")]
+Bits = Annotated[Quantity, _in("bit")]
+Joules = Annotated[Quantity, _in("pJ", "nJ", "uJ")]
+Seconds = Annotated[Quantity, _in("ns", "us")]
+Watts = Annotated[Quantity, _in("mW")]
+
+
 class Numeric(_Strict):
     """Integer arithmetic of the target; fields as in ``fixed.Arithmetic``."""
 
@@ -101,88 +125,149 @@ class Numeric(_Strict):
 
 
 class Topology(_Strict):
-    cores_total: Quantity
-    cores_usable: Quantity
-    chips: Quantity
+    """Cores of a chip, the grid of routers they hang on, and the grid of chips."""
+
+    cores_total: Count
+    cores_usable: Count
+    chips: Count
+    chips_x: Count
+    routers_x: Count
+    routers_y: Count
+    cores_per_router: Count
 
 
 class CoreLimits(_Strict):
-    neurons: Quantity
-    memory_total: Quantity
-    memory_synapse: Quantity
-    axons_in: Quantity
-    axons_out: Quantity
+    """What one core holds, and what one neuron may have; an unknown limit is not checked."""
+
+    neurons: Count
+    memory_total: Bytes
+    memory_synapse: Bytes
+    axons_in: Count
+    axons_out: Count
+    fan_in: Count
+    fan_out: Count
+    state_bytes: Bytes
+    programs: Count
+
+
+class Layout(_Strict):
+    """Memory that each part of a network takes in a core."""
+
+    neuron_bytes: Bytes
+    delay_slot_bytes: Bytes
+    synapse_overhead_bits: Bits
+    axon_in_bytes: Bytes
+    axon_out_bytes: Bytes
+    program_bytes: Bytes
+    convolution_shared: bool
 
 
 class Energy(_Strict):
-    """Energy per event. Every key is one kind of event counted by ``neuroav.counts``."""
+    """Energy per event. Every key is one kind of event, counted exactly.
 
-    synop_conv: Quantity
-    synop_dense: Quantity
-    synop_sparse: Quantity
-    neuron_update: Quantity
-    spike_out: Quantity
-    message_out: Quantity
-    hop: Quantity
-    core_step: Quantity
-    static_chip: Quantity
-    host_io: Quantity
+    scope: 'per_event', or 'all_in' where a synaptic operation's figure holds all other terms.
+    """
+
+    scope: Literal["per_event", "all_in"]
+    synop_conv: Joules
+    synop_dense: Joules
+    synop_sparse: Joules
+    neuron_update: Joules
+    spike_out: Joules
+    message_out: Joules
+    hop_x: Joules
+    hop_y: Joules
+    chip_message: Joules
+    core_step: Joules
+    static_chip: Watts
+    host_io: Joules
 
 
 class Timing(_Strict):
-    """Time per event on the busiest core, and per step."""
+    """Time per event on the busiest core, and per step; combine: how a core's terms meet."""
 
-    synop: Quantity
-    neuron_update: Quantity
-    barrier: Quantity
-    step_floor: Quantity
+    combine: Literal["additive", "max_affine"]
+    synop: Seconds
+    neuron_update: Seconds
+    spike_out: Seconds
+    message_in: Seconds
+    barrier: Seconds
+    step_floor: Seconds
+
+
+class Validation(_Strict):
+    """A measured point that the profile is held against; error is predicted / measured - 1."""
+
+    case: str
+    quantity: str
+    predicted: float
+    measured: float
+    unit: str
+    error: float
+    source: str = Field(min_length=3)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Validation:
+        error = self.predicted / self.measured - 1 if self.measured else float("nan")
+        if not abs(self.error - error) <= 0.0005:
+            raise ValueError(f"error is predicted / measured - 1 = {error:.4f}, found {self.error}")
+        return self
 
 
 class Profile(_Strict):
-    """One target: what it computes, what fits, what it costs."""
+    """One target: what it computes, what fits, what it costs.
 
-    schema_version: Literal[1] = Field(alias="schema")
+    numeric is None for a target that is 'cost-only'; ``differs`` then says why.
+    text: the profile as a document of its own, which a FILE.nav carries.
+    """
+
+    schema_version: Literal[2] = Field(alias="schema")
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     title: str
     use: Literal["deploy", "cost-only"]
-    numeric: Numeric
+    revision: str = ""
+    operating_point: str = ""
+    differs: str = ""
+    numeric: Numeric | None = None
     topology: Topology
     core: CoreLimits
+    layout: Layout
     energy: Energy
     time: Timing
+    validation: tuple[Validation, ...] = ()
     text: str = Field(default="", repr=False, exclude=True)
 
     @property
+    def deployable(self) -> bool:
+        """Whether networks can be exported for the target: its arithmetic is ours."""
+        return self.use == "deploy"
+
+    @property
+    def rules(self) -> Numeric:
+        """The table ``numeric``; ProfileError where the target's arithmetic is not ours."""
+        if self.numeric is None:
+            raise self.not_ours()
+        return self.numeric
+
+    @property
     def arithmetic(self) -> Arithmetic:
-        """The integer arithmetic, as the executors take it."""
+        """The integer arithmetic, as the executors take it; ProfileError where it is not ours."""
         fields = Arithmetic.__dataclass_fields__
-        return Arithmetic(**{name: getattr(self.numeric, name) for name in fields})
+        return Arithmetic(**{name: getattr(self.rules, name) for name in fields})
+
+    def not_ours(self) -> ProfileError:
+        """Return the refusal of a 'cost-only' target, with its reason."""
+        return ProfileError(
+            f"{self.id}: is a cost-only profile, its arithmetic is not ours "
+            f"({self.differs.rstrip('.')}), so nothing can be exported for it; price a deployment "
+            f"with `neuroav report --profile {self.id}` instead",
+            rule="cost-only",
+        )
 
     @property
     def hash(self) -> str:
-        """sha256 of the profile file's text."""
+        """sha256 of ``text``."""
         return hashlib.sha256(self.text.encode()).hexdigest()
-
-
-def _folders() -> Iterator:
-    """Yield where profiles may lie: inside the installed package, or beside it in a checkout."""
-    inside = resources.files("neuroav") / "hardware_profiles"
-    if inside.is_dir():
-        yield inside
-    else:
-        yield Path(__file__).resolve().parent.parent / "hardware_profiles"
-
-
-def list_profiles() -> list[str]:
-    """Return the ids of the shipped profiles, sorted."""
-    names = {f.name for folder in _folders() for f in folder.iterdir()}
-    return sorted(n[:-5] for n in names if n.endswith(".toml"))
-
-
-def profile_aliases() -> dict[str, str]:
-    """Return alias -> id, for the aliases whose profile is shipped."""
-    shipped = list_profiles()
-    return {alias: target for alias, target in ALIASES.items() if target in shipped}
 
 
 def load_profile(id_or_path: str | Path) -> Profile:
@@ -190,45 +275,63 @@ def load_profile(id_or_path: str | Path) -> Profile:
     name = str(id_or_path)
     if name.endswith(".toml"):
         return read_profile(name)
-    known, aliases = list_profiles(), profile_aliases()
-    if name not in known and name not in aliases:
-        raise unknown_name("profile", name, [*known, *aliases], ProfileError)
-    name = aliases.get(name, name)
-    file = next(f for folder in _folders() if (f := folder / f"{name}.toml").is_file())
-    return parse_profile(file.read_text(encoding="utf-8"), f"{name}.toml")
+    name, text = profile_files.shipped_text(name)
+    return parse_profile(text, f"{name}.toml")
 
 
 def read_profile(path: str | Path) -> Profile:
     """Return the profile in a file; ProfileError when it cannot be read or has a bad key."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ProfileError(
-            f"{path}: cannot be read ({reason}); give a profile's .toml file, or one of "
-            f"{', '.join(list_profiles())} without .toml"
-        ) from None
-    return parse_profile(text, str(path))
+    text = profile_files.read_text(path)
+    return parse_profile(text, str(path), Path(path).resolve().parent)
 
 
-def parse_profile(text: str, where: str) -> Profile:
-    """Return the profile in ``text``; ProfileError lists every bad key with what was found."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{where}: not a TOML file: {error}") from None
+def parse_profile(text: str, where: str, folder: Path | None = None) -> Profile:
+    """Return the profile in ``text``; ProfileError lists every bad key with what was found.
+
+    folder: where a relative path in ``extends`` starts. A profile that extends another has a
+    ``text`` of its own, the merged document.
+    """
+    document = profile_files.parse(text, where)
+    data, ancestors = profile_files.complete(document, where, folder)
+    if ancestors:
+        text = tomli_w.dumps(data)
+    problems = _of_use(data)
     if "text" in data:  # a field of ours, which pydantic would take for a key of the file
-        raise ProfileError(f"{where}: key text: is unknown, allowed are {', '.join(_keys([]))}")
+        problems.append(f"key text: is unknown, allowed are {', '.join(_keys([]))}")
+        del data["text"]
+    missing: list[str] = []
     try:
-        return Profile(**data, text=text)
+        profile = Profile(**data, text=text)
     except ValidationError as error:
-        problems = [_problem(e) for e in error.errors() if e["type"] != "missing"]
+        problems += [_problem(e) for e in error.errors() if e["type"] != "missing"]
         missing = [_dotted(e["loc"]) for e in error.errors() if e["type"] == "missing"]
     if missing:
         problems.append(f"missing are the keys {', '.join(missing)}")
+    if not problems:
+        return profile
+    among = f" (with what it extends, {', '.join(ancestors)})" if ancestors else ""
     raise ProfileError(
-        f"{where}: {'; '.join(problems)}; hardware_profiles/README.md lists the keys"
+        f"{where}{among}: {'; '.join(problems)}; hardware_profiles/README.md lists the keys"
     )
+
+
+def _of_use(data: dict[str, Any]) -> list[str]:
+    """Return what a document lacks, or has too much, for its ``use``."""
+    problems = []
+    if data.get("use") == "deploy":
+        if "numeric" not in data:
+            problems.append("key numeric: is missing, use = 'deploy' needs it")
+        if "differs" in data:
+            problems.append("key differs: is for use = 'cost-only', found use = 'deploy'")
+    if data.get("use") == "cost-only":
+        if "numeric" in data:
+            problems.append("key numeric: is for use = 'deploy', found use = 'cost-only'")
+        if not data.get("differs"):
+            problems.append(
+                "key differs: is missing, use = 'cost-only' needs one sentence: why the target's "
+                "arithmetic is not ours"
+            )
+    return problems
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
@@ -253,8 +356,15 @@ def _keys(parents: list[str]) -> list[str]:
     """Return the names allowed in a table of a profile file."""
     model: type[BaseModel] = Profile
     for parent in parents:
-        annotation = model.model_fields[parent].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
-    return [f.alias or n for n, f in model.model_fields.items() if not f.exclude]
+        if not parent.isdigit():  # a place in an array of tables
+            model = table_of(model.model_fields[parent].annotation) or model
+    names = [f.alias or n for n, f in model.model_fields.items() if not f.exclude]
+    return [*names, "extends"] if model is Profile else names
+
+
+def table_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model of a key that is a table, may be one, or is an array of some; else None."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

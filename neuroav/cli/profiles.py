@@ -49,22 +49,34 @@ def show(profile: str) -> Outcome:
     from neuroav.hardware import load_profile
 
     found = load_profile(profile)
-    head = {"id": found.id, "title": found.title, "use": found.use, "hash": found.hash}
+    data = found.model_dump(mode="json", by_alias=True) | {"hash": found.hash}
+    return Outcome(data, list(_shown(found)))
+
+
+def _shown(profile: Profile) -> Iterator[RenderableType]:
+    """Yield what ``show`` prints: head, arithmetic, graded numbers, settings, measured points."""
+    keys = ("id", "title", "use", "revision", "operating_point", "differs", "hash")
+    yield pairs({key: value for key in keys if (value := getattr(profile, key))})
+    if profile.numeric:
+        yield from ("", "numeric", pairs(profile.numeric.model_dump()))
     rows = [
-        (key, "unknown" if q.value is None else q.value, q.low, q.high, q.unit, q.grade, q.source)
-        for key, q in quantities(found)
+        (key, "unknown" if q.value is None else q.value, q.low, q.high, q.unit, q.grade, _said(q))
+        for key, q in quantities(profile)
     ]
     columns = ("key", "value", "low", "high", "unit", "grade", "source")
-    data = found.model_dump(mode="json", by_alias=True) | {"hash": found.hash}
-    shown: list[RenderableType] = [
-        pairs(head),
-        "",
-        "numeric",
-        pairs(found.numeric.model_dump()),
-        "",
-        table(columns, rows, right=("value", "low", "high")),
-    ]
-    return Outcome(data, shown)
+    yield from ("", table(columns, rows, right=("value", "low", "high")))
+    yield from ("", table(("key", "setting"), settings(profile)))
+    if profile.validation:
+        points = [
+            (v.case, v.quantity, v.predicted, v.measured, v.unit, f"{v.error:+.1%}", v.source)
+            for v in profile.validation
+        ]
+        columns = ("measured case", "quantity", "predicted", "measured", "unit", "error", "source")
+        yield from ("", table(columns, points, right=("predicted", "measured", "error")))
+
+
+def _said(quantity: Quantity) -> str:
+    return f"{quantity.source} ({quantity.note})" if quantity.note else quantity.source
 
 
 @profiles.command("check", example="neuroav profiles check my_chip.toml")
@@ -82,14 +94,33 @@ def check(file: Path) -> Outcome:
         "use": profile.use,
         "grades": dict(grades),
         "unknown": unknown,
+        "validation": len(profile.validation),
         "hash": profile.hash,
     }
     counts = ", ".join(f"{n} of grade {grade}" for grade, n in sorted(grades.items()))
-    return Outcome(data, [f"{file}: valid profile {profile.id!r}: {counts}, {unknown} unknown"])
+    shown = f"{file}: valid profile {profile.id!r}: {counts}, {unknown} unknown"
+    if profile.validation:
+        shown += f", held against {len(profile.validation)} measured"
+    return Outcome(data, [shown])
 
 
 def quantities(profile: Profile) -> Iterator[tuple[str, Quantity]]:
     """Yield every graded number of a profile with its dotted key, in the order of the file."""
-    for section in ("topology", "core", "energy", "time"):
-        for key, quantity in getattr(profile, section):
-            yield f"{section}.{key}", quantity
+    from neuroav.hardware import Quantity
+
+    for key, value in _leaves(profile):
+        if isinstance(value, Quantity):
+            yield key, value
+
+
+def settings(profile: Profile) -> Iterator[tuple[str, bool | str]]:
+    """Yield what a profile chooses beside its numbers, with its dotted key."""
+    for key, value in _leaves(profile):
+        if isinstance(value, (bool, str)):
+            yield key, value
+
+
+def _leaves(profile: Profile) -> Iterator[tuple[str, Any]]:
+    for section in ("topology", "core", "layout", "energy", "time"):
+        for key, value in getattr(profile, section):
+            yield f"{section}.{key}", value

@@ -90,11 +90,8 @@ def run_sweep(
 # --- what would only fail hours later ----------------------------------------------------------
 def _check_target(target: str, sides: Mapping[str, int | None]) -> None:
     profile = load_profile(target)
-    if sides and profile.use != "deploy":
-        raise ProfileError(
-            f"{profile.id}: is a cost-only profile, nothing can be exported for it; choose another "
-            "--target, or --no-deploy"
-        )
+    if sides and not profile.deployable:
+        raise ProfileError(f"{profile.not_ours()}; choose another --target, or --no-deploy")
     for bits in sides.values():
         Options(bits or 8).check(profile.arithmetic)
 

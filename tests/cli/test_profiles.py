@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from neuroav.hardware import ALIASES, list_profiles, load_profile
+from neuroav.hardware import ALIASES, Quantity, list_profiles, load_profile
 
+SECTIONS = ("topology", "core", "layout", "energy", "time")
 LOIHI2 = Path(__file__).resolve().parents[2] / "hardware_profiles" / "loihi2.toml"
 
 
@@ -29,22 +30,63 @@ def test_list_names_aliases_beside_their_profile(run, monkeypatch):
 def test_show_prints_every_number_with_grade_and_source(run):
     profile = load_profile("loihi2")
     shown = run("profiles", "show", "loihi2").out
-    for section in ("topology", "core", "energy", "time"):
-        for key, quantity in getattr(profile, section):
+    for section in SECTIONS:
+        for key, value in getattr(profile, section):
             (line,) = (row for row in shown.splitlines() if row.startswith(f"{section}.{key} "))
-            assert quantity.unit in line
-            assert quantity.grade in line
+            if isinstance(value, Quantity):
+                assert value.unit in line
+                assert value.grade in line
+            else:
+                assert {True: "yes", False: "no"}.get(value, value) in line
     assert "196608" in shown
     assert profile.hash in shown
 
 
+def test_show_prints_measured_points(run):
+    shown = run("profiles", "show", "loihi2").out
+    assert "PilotNet LIF" in shown
+    assert "68.35" in shown
+    assert "+9.6%" in shown
+    assert "measured case" not in run("profiles", "show", "loihi1").out
+
+
+def test_show_of_a_target_without_our_arithmetic_says_why(run):
+    shown = run("profiles", "show", "truenorth").out
+    assert "four types of axons" in shown
+    assert "weight_bits" not in shown.replace(" ", "_")
+    found = run("profiles", "show", "truenorth", "--json").json
+    assert found["numeric"] is None
+    assert found["energy"]["scope"] == "all_in"
+
+
 def test_show_json_gives_the_file_with_null_for_unknown(run):
     found = run("profiles", "show", "loihi2", "--json").json
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert found["core"]["axons_in"]["value"] is None
-    assert found["energy"]["hop"]["low"] == 3.0
+    assert found["energy"]["hop_y"]["low"] == 4.0
+    assert found["validation"][0]["measured"] == 68.35
     assert found["hash"] == load_profile("loihi2").hash
     assert "text" not in found
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A profile of a user's own that extends a shipped one."""
+    path = tmp_path / "my_lab.toml"
+    path.write_text(
+        'schema = 2\nid = "my-lab"\ntitle = "Ours"\nextends = "loihi2"\n[energy]\n'
+        'spike_out = { value = 61.0, unit = "pJ", grade = "A", source = "our lab" }\n'
+    )
+    return path
+
+
+def test_a_file_that_extends_is_shown_and_checked_whole(run, mine):
+    found = run("profiles", "show", mine, "--json").json
+    assert found["energy"]["spike_out"]["value"] == 61.0
+    assert found["core"] == run("profiles", "show", "loihi2", "--json").json["core"]
+    done = run("profiles", "check", mine)
+    assert done.code == 0
+    assert "valid profile 'my-lab': 12 of grade A" in done.out
 
 
 def test_show_takes_a_file_too(run):
@@ -63,10 +105,16 @@ def test_check_counts_the_grades_of_a_good_file(run):
     done = run("profiles", "check", LOIHI2)
     assert done.code == 0
     assert "valid profile 'loihi2': " in done.out
+    assert done.out.endswith(", held against 1 measured\n")
     found = run("profiles", "check", LOIHI2, "--json").json
-    numbers = [q for s in ("topology", "core", "energy", "time")
-               for _, q in getattr(load_profile("loihi2"), s)]  # fmt: skip
+    numbers = [
+        q
+        for s in SECTIONS
+        for _, q in getattr(load_profile("loihi2"), s)
+        if isinstance(q, Quantity)
+    ]
     assert sum(found["grades"].values()) + found["unknown"] == len(numbers)
+    assert found["validation"] == 1
 
 
 def test_check_lists_every_bad_key_of_a_file(run, tmp_path):
