@@ -12,6 +12,7 @@ from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
 from neuroav.host import HostLayer, encode, sources
 from neuroav.integer import IntGraph
+from neuroav.placement import Placement
 from neuroav.synapses import synapse_count
 
 Inputs = Mapping[str, np.ndarray]
@@ -37,7 +38,8 @@ class Deployment:
     populations bear the names of the twin's nodes. saturations: weights, biases and thresholds
     clipped to fit, by population. host: layers that the host computes, by the input of ``integer``
     that they fill (``neuroav.host``). provenance: plain JSON values (versions, seed, data, hashes).
-    content_hash: sha256 of the file it was read from or written to, '' before that.
+    content_hash: sha256 of the file it was read from or written to, '' before that. placement:
+    where the neurons lie on the target, None where they were not placed.
     """
 
     integer: IntGraph
@@ -49,6 +51,7 @@ class Deployment:
     probe: Probe | None = None
     content_hash: str = ""
     host: Mapping[str, HostLayer] = field(default_factory=dict)
+    placement: Placement | None = None
 
     @property
     def fed(self) -> tuple[str, ...]:

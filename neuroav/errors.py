@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class NeuroavError(Exception):
@@ -47,6 +48,21 @@ class UnsupportedNode(NeuroavError, TypeError):
 
 class StageError(NeuroavError, ValueError):
     """A graph violates the rules of its compilation stage."""
+
+
+class DoesNotFit(NeuroavError, ValueError):
+    """A network needs more than its target holds.
+
+    problems: one entry per exceeded limit, with ``layer``, ``problem`` and ``remedy``.
+    """
+
+    def __init__(self, *args: object, rule: str = "fit", problems: Iterable[Any] = ()) -> None:
+        super().__init__(*args, rule=rule)
+        self.problems = tuple(problems)
+
+    def at(self, place: str) -> DoesNotFit:
+        """Return the same error with ``place: `` before its message."""
+        return DoesNotFit(f"{place}: {self}", rule=self.rule, problems=self.problems)
 
 
 class OutOfRange(NeuroavError, OverflowError):

@@ -25,6 +25,7 @@ from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import parse_profile
 from neuroav.host import HostLayer, verify_host
+from neuroav.placement import Core, Mesh, Placement, Slice, verify_placement
 from neuroav.stages import verify_graph, verify_integer
 
 FORMAT = "neuroav-deployment"
@@ -153,9 +154,29 @@ def _write(d: Deployment, file: h5py.File) -> None:
         for name, fed in d.probe.inputs.items():
             kind = np.float32 if name in d.static else np.int32
             group.create_dataset(f"inputs/{name}", data=fed.astype(kind), compression="gzip")
+    if d.placement is not None:
+        _write_placement(file.create_group("placement"), d.placement)
 
 
-def _write_text(file: h5py.File, name: str, text: str) -> None:
+def _write_placement(group: h5py.Group, placement: Placement) -> None:
+    """Write cores as rows of numbers: a seat each, and one row per slice."""
+    group.attrs["profile"], group.attrs["seed"] = placement.profile, placement.seed
+    for field in fields(Mesh):
+        group.attrs[field.name] = getattr(placement.mesh, field.name)
+    names = list(placement.of)
+    _write_text(group, "populations", json.dumps(names))
+    seats = [(core.chip, core.x, core.y, core.slot) for core in placement.cores]
+    slices = [(n, s) for n, core in enumerate(placement.cores) for s in core.slices]
+    axes = max((len(s.box) for _, s in slices), default=0)
+    rows = np.full((len(slices), 2 + 2 * axes), -1, np.int32)
+    number = {name: i for i, name in enumerate(names)}
+    for row, (core, part) in zip(rows, slices, strict=True):
+        row[: 2 + 2 * len(part.box)] = core, number[part.population], *sum(part.box, ())
+    for name, table in (("seats", np.array(seats, np.int32).reshape(-1, 4)), ("slices", rows)):
+        group.create_dataset(name, data=table, compression="gzip" if table.size > 64 else None)
+
+
+def _write_text(file: h5py.Group, name: str, text: str) -> None:
     file[name] = np.frombuffer(text.encode("utf-8"), np.uint8)
 
 
@@ -196,7 +217,9 @@ def _read(file: h5py.File) -> Deployment:
     profile = parse_profile(_read_text(file, "profile"), "profile inside the file")
     integer = _read_integer(file["integer"])
     verify_integer(integer, profile.arithmetic)
-    probe = None
+    probe = placement = None
+    if "placement" in file:
+        placement = verify_placement(integer, _read_placement(file["placement"]))
     if "probe" in file:
         group = file["probe"]
         probe = Probe({n: v[()] for n, v in group["inputs"].items()}, group["labels"][()])
@@ -209,10 +232,28 @@ def _read(file: h5py.File) -> Deployment:
         provenance=json.loads(_read_text(file, "provenance")),
         probe=probe,
         host=_read_host(file.get("host", {}), integer, profile.arithmetic),
+        placement=placement,
     )
 
 
-def _read_text(file: h5py.File, name: str) -> str:
+def _read_placement(group: h5py.Group) -> Placement:
+    names = json.loads(_read_text(group, "populations"))
+    seats, rows = group["seats"][()].tolist(), group["slices"][()]
+    if (rows[:, :2] < 0).any() or (rows[:, :2] >= (len(seats), len(names))).any():
+        raise ValueError("placement/slices: a core or population that is not there")
+    parts: list[list[Slice]] = [[] for _ in seats]
+    for core, population, *edges in rows.tolist():
+        box = tuple((a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a >= 0)
+        parts[core].append(Slice(names[population], box))
+    return Placement(
+        profile=str(group.attrs["profile"]),
+        mesh=Mesh(**{field.name: int(group.attrs[field.name]) for field in fields(Mesh)}),
+        cores=tuple(Core(tuple(p), *seat) for p, seat in zip(parts, seats, strict=True)),
+        seed=int(group.attrs["seed"]),
+    )
+
+
+def _read_text(file: h5py.Group, name: str) -> str:
     return file[name][()].tobytes().decode("utf-8")
 
 

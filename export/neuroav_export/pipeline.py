@@ -100,7 +100,7 @@ def compile_module(
     integer = with_winner(integer) if winner else integer
     verify_integer(integer, profile.arithmetic)
     verify_host(hosts, integer, profile.arithmetic)
-    if not profile.numeric.graded_spikes:
+    if not profile.rules.graded_spikes:
         check_single_spikes(integer, profile.id)
     names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))
     return Deployment(
@@ -125,14 +125,9 @@ def with_winner(graph: IntGraph) -> IntGraph:
 def target_problems(profile: Profile, options: Options) -> list[ProfileError]:
     """Return why no network at all can be exported for a target with these options."""
     problems = []
-    if profile.use != "deploy":
-        text = (
-            f"{profile.id}: is a cost-only profile, its arithmetic is not ours, so "
-            "nothing can be exported for it; price a deployment with "
-            f"`neuroav report --profile {profile.id}` instead"
-        )
-        problems.append(ProfileError(text, rule="cost-only"))
-    if options.per_channel and not profile.numeric.thresholds_per_neuron:
+    if not profile.deployable:
+        problems.append(profile.not_ours())
+    elif options.per_channel and not profile.rules.thresholds_per_neuron:
         text = (
             f"{profile.id}: has one threshold per layer (numeric.thresholds_per_neuron), and "
             "scales per output channel need one per neuron; export per tensor"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +18,14 @@ from torch import nn
 import neuroav
 from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
+from neuroav.counts import mean_messages
 from neuroav.data.zeroshot import ZeroShotData, data_labels
 from neuroav.deployment import Deployment, Probe
+from neuroav.errors import DoesNotFit, OutOfRange
 from neuroav.integer import ATTENTION_CLASSES
+from neuroav.mapping.mapper import map_graph, unmapped, utilisation
 from neuroav.quantization import RANGE_SAMPLES, Calibration, Options
+from neuroav.sim import fast
 from neuroav.synapses import attention_forms, synapse_count
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
@@ -41,6 +47,7 @@ def export_run(
     bits: int | None = None,
     calibration: Calibration | None = None,
     per_channel: bool | None = None,
+    place: bool = True,
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Any = None,
@@ -48,12 +55,14 @@ def export_run(
     """Compile the best weights of ``run`` for ``target`` into ``out``; return the summary.
 
     bits, calibration, per_channel: see ``quantization.Options``; by default what a
-    quantization-aware run was trained with, else 8 bits, 'mse', per tensor.
+    quantization-aware run was trained with, else 8 bits, 'mse', per tensor. place: whether to put
+    the neurons on cores of the target (``mapping.mapper``), with the rates of a few calibration
+    samples; DoesNotFit says what is too large.
 
     Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
     could overflow, by population), attention (by population the form chosen and the state neurons
-    of every exact form), cores, chips, utilisation (the last three null: placement is not modelled
-    yet), host_macs (multiply-accumulates per sample that the host computes).
+    of every exact form), host_macs (multiply-accumulates per sample that the host computes), cores,
+    chips, utilisation (these three None without a placement; ``docs/file-format.md``).
     """
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
@@ -76,7 +85,32 @@ def export_run(
         provenance=provenance(config, data.content_hash, options),
         probe=Probe({n: getattr(test, n) for n in names}, data_labels(data, test.labels)),
     )
+    if place:
+        first = {n: getattr(check, n)[:PROBE_SAMPLES] for n in names}
+        deployment = on_cores(deployment, first)
     return summary(navfile.save(deployment, out), options.bits)
+
+
+def on_cores(deployment: Deployment, inputs: Mapping[str, np.ndarray]) -> Deployment:
+    """Return the deployment with its neurons on cores; unchanged for a target without a grid.
+
+    inputs: samples to take rates from, by the names of ``deployment.fed``. A network that overflows
+    on them is placed as if all neurons sent equally often.
+    """
+    if unmapped(deployment.profile):
+        return deployment
+    graph = deployment.integer
+    messages: dict[str, np.ndarray] | None = None
+    with suppress(OutOfRange):  # what simulates the deployment reports it, with the layer's name
+        messages = mean_messages(graph, fast.run(deployment, inputs, batch=1))
+    try:
+        placement = map_graph(graph, deployment.profile, messages)
+    except DoesNotFit as error:
+        raise DoesNotFit(
+            f"{error}\n`--no-place` exports it all the same, without a placement",
+            problems=error.problems,
+        ) from None
+    return replace(deployment, placement=placement)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +149,7 @@ def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
             if isinstance(pop := graph.populations[n], ATTENTION_CLASSES)
         },
         "host_macs": deployment.host_macs,
-        "cores": None,
-        "chips": None,
-        "utilisation": None,
+        **_placement(deployment),
         "layers": {
             n: {
                 "neurons": graph.populations[n].state_neurons(graph.steps),
@@ -126,6 +158,17 @@ def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
             }
             for n in graph.order
         },
+    }
+
+
+def _placement(deployment: Deployment) -> dict[str, Any]:
+    if deployment.placement is None:
+        return dict.fromkeys(("cores", "chips", "utilisation"))
+    found = utilisation(deployment.integer, deployment.placement, deployment.profile)
+    return {
+        "cores": found["cores"],
+        "chips": found["chips"],
+        "utilisation": {"cores": {"share": found["cores_share"]}, **found["resources"]},
     }
 
 

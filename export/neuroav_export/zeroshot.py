@@ -60,7 +60,7 @@ def add_classes(deployment: Deployment, names: Sequence[str], embeddings: np.nda
     """Return the deployment with unseen classes added: one row each, in the scale of the others.
 
     embeddings: (classes, E) as ``project_text`` gives them. DataError for names that exist or a
-    wrong shape. Class scores of the classes before do not change.
+    wrong shape. Class scores of the classes before do not change. A placement is dropped.
     """
     graph, real = deployment.integer, deployment.real
     readout, twin = graph.populations[graph.output], real.nodes[real.output]
@@ -112,4 +112,5 @@ def add_classes(deployment: Deployment, names: Sequence[str], embeddings: np.nda
         classes=(*deployment.classes, *names),
         saturations=saturations,
         content_hash="",
+        placement=None,  # it has no place for the new neurons
     )

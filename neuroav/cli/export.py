@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.console import RenderableType
@@ -41,6 +42,12 @@ _PATH = click.Path(path_type=Path)
     default=None,
     help="One scale per output channel or per layer.  [default: as trained, else per layer]",
 )
+@click.option(
+    "--place/--no-place",
+    default=True,
+    show_default=True,
+    help="Put the neurons on cores of the target, within its limits (docs/mapping.md).",
+)
 @data_options
 @json_option
 def export(
@@ -50,6 +57,7 @@ def export(
     bits: int | None,
     calibration: Literal["max", "percentile", "mse"] | None,
     per_channel: bool | None,
+    place: bool,
     data_root: Path | None,
     cache_dir: Path,
 ) -> Outcome:
@@ -64,15 +72,33 @@ def export(
             bits=bits,
             calibration=calibration,
             per_channel=per_channel,
+            place=place,
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,
         )
-    head = {k: v for k, v in found.items() if k != "layers"}
+    head = {k: v for k, v in found.items() if k not in ("layers", "utilisation")}
     shown: list[RenderableType] = [pairs({"file": out, "target": target} | head)]
+    shown += _utilisation(found.get("utilisation"), found.get("cores"), found.get("chips"))
     layers = found.get("layers", {})
     if layers:
         columns = list(next(iter(layers.values())))
         rows = [[name, *(layer[c] for c in columns)] for name, layer in layers.items()]
         shown += ["", table(["layer", *columns], rows, right=columns)]
     return Outcome(found, shown)
+
+
+def _utilisation(
+    found: Mapping[str, Any] | None, cores: int | None, chips: int | None
+) -> list[RenderableType]:
+    """Return how full the cores are, as a table; nothing where the network was not placed."""
+    if found is None:
+        return []
+    resources = {n: row for n, row in found.items() if n != "cores"}
+    rows = [
+        [name, f"{row['mean']:.1%}", f"{row['max']:.1%}", f"{row['limit']:,}"]
+        for name, row in resources.items()
+    ]
+    share = f"{cores} cores, {found['cores']['share']:.1%} of {chips} chip{'s' * (chips != 1)}"
+    columns = ["in a core", "mean", "fullest", "limit"]
+    return ["", share, table(columns, rows, right=columns[1:])]

@@ -108,6 +108,8 @@ def test_a_class_is_added_as_a_row(trained):
     assert np.array_equal(outputs(reference, grown, inputs)[name], after[name])
     assert isinstance(grown.integer.populations[name], IntReadout)
     assert grown.neurons == deployment.neurons + 2  # the score and its winner
+    assert deployment.placement is not None  # with no place for them
+    assert grown.placement is None
     # what is left of the network is untouched
     for other in set(before) - {name, f"{name}.winner"}:
         assert np.array_equal(before[other], after[other]), other

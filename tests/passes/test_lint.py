@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ from neuroav.models.layers import (
     SpatialMean,
     TimeMean,
 )
-from neuroav_export import Finding, lint
+from neuroav_export import Finding, compile_module, lint
 from neuroav_export.linting import deployable
 from neuroav_export.linting.findings import NETWORK, Findings
 from neuroav_export.linting.rules import KINDS, RULES, rules_table
@@ -75,7 +76,7 @@ def test_one_fault_does_not_become_many(rule):
 
 
 def test_every_rule_has_its_case():
-    elsewhere = {"cost-only", "other"}
+    elsewhere = {"cost-only", "fit", "other"}  # fit: tests/mapping/test_export.py
     assert set(CASES) | elsewhere == set(RULES)
     assert set(KINDS.values()) <= set(RULES)
 
@@ -327,11 +328,25 @@ def profile_file(tmp_path, **changes):
 
 
 def test_a_cost_only_profile_is_a_finding_beside_those_of_the_network(tmp_path):
-    target = profile_file(tmp_path, use=('use = "deploy"', 'use = "cost-only"'))
+    target = str(tmp_path / "mine.toml")
+    Path(target).write_text(
+        'schema = 2\nid = "mine"\ntitle = "x"\nextends = "loihi2"\nuse = "cost-only"\n'
+        'differs = "Neurons have three states."\n'
+    )
     (found,) = found_in(net(), target=target)
     assert (found.layer, found.rule) == (NETWORK, "cost-only")
+    assert "is a cost-only profile" in found.problem
+    assert "Neurons have three states" in found.problem
     rules = {f.rule for f in found_in(net(norm=PerStep(nn.BatchNorm2d(4))), target=target)}
     assert rules == {"cost-only", "batch-norm-place"}
+
+
+@pytest.mark.parametrize("target", ["speck2f", "spinnaker2", "truenorth", "xylo-audio3"])
+def test_nothing_is_exported_for_a_target_that_computes_otherwise(target):
+    why = hardware.load_profile(target).differs.rstrip(".")
+    with pytest.raises(ProfileError, match="is a cost-only profile") as caught:
+        compile_module(net(), {"x": LONG["x"]}, target=target)
+    assert why in str(caught.value)
 
 
 def test_the_delay_of_the_target_decides(tmp_path):

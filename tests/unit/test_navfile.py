@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import h5py
 import numpy as np
@@ -12,6 +12,7 @@ import samples
 from neuroav import navfile
 from neuroav.errors import FileFormatError
 from neuroav.files import seal
+from neuroav.hardware import parse_profile
 from neuroav.sim import reference
 from neuroav.sim.trace import SpikeDigest
 
@@ -52,6 +53,27 @@ def test_round_trip_keeps_every_field(deployment, path):
         assert same(node, loaded.real.nodes[name]), name
     assert dict(loaded.real.inputs) == dict(deployment.real.inputs)
     assert np.array_equal(loaded.probe.labels, deployment.probe.labels)
+
+
+SCHEMA_1 = samples.ROOT / "tests" / "unit" / "profiles" / "loihi2-schema1.toml"
+
+
+def test_profile_of_an_older_file_stays_as_it_was_written(deployment, tmp_path):
+    profile = parse_profile(SCHEMA_1.read_text(encoding="utf-8"), "old")
+    navfile.save(replace(deployment, profile=profile), tmp_path / "old.nav")
+    loaded = navfile.load(tmp_path / "old.nav").profile
+    assert loaded == profile
+    assert loaded.text.startswith(SCHEMA_1.read_text(encoding="utf-8")[:40])
+    assert "schema = 1" in loaded.text
+
+
+def test_profile_that_extends_another_is_carried_whole(deployment, tmp_path):
+    text = 'schema = 2\nid = "mine"\ntitle = "Mine"\nextends = "loihi2"\n'
+    profile = parse_profile(text, "mine")
+    navfile.save(replace(deployment, profile=profile), tmp_path / "mine.nav")
+    loaded = navfile.load(tmp_path / "mine.nav").profile
+    assert (loaded, loaded.hash) == (profile, profile.hash)
+    assert "extends" not in loaded.text
 
 
 def test_loaded_file_gives_the_same_spikes(deployment, path):

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from neuroav import hardware
-from neuroav.errors import NeuroavError
+from neuroav.errors import DoesNotFit, NeuroavError
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
 from neuroav.integer import IntGraph
+from neuroav.mapping.fit import BOARD
+from neuroav.mapping.mapper import plan
 from neuroav.quantization import Calibration, Options
 from neuroav_export.linting import descend
 from neuroav_export.linting.collect import Collector
@@ -37,8 +39,9 @@ def lint(
 
     The arguments are those of ``compile_module``: sample holds event counts (samples, steps,
     *shape) by input name, in the order of forward's arguments. A list without findings of severity
-    'error' means that ``compile_module`` takes the network; it has been called. What has a fault is
-    judged further as if the proposed rewrite were made. The module is not changed.
+    'error' means that ``compile_module`` takes the network, which has been called, and that it fits
+    the target (rule 'fit'). What has a fault is judged further as if the proposed rewrite were
+    made. The module is not changed.
 
         from neuroav_export import lint
         for finding in lint(net, {"audio": counts, "visual": events}, target="loihi2"):
@@ -52,7 +55,7 @@ def lint(
     findings = Findings()
     for problem in target_problems(profile, options):
         findings.error(NETWORK, problem, profile.id)
-    if profile.use == "deploy":
+    if profile.deployable:
         options.check(profile.arithmetic)
     time_first(sample)  # refuses a bad one before any work
     graph, qualified = _trace(real_valued(module), sample, max_count, static, findings)
@@ -72,6 +75,8 @@ def lint(
     if refused and not findings.errors:
         place = str(refused).partition(": ")[0]
         findings.error(named(place) if place in qualified else NETWORK, refused, place)
+    elif integer is not None and not findings.errors:
+        _check_fit(integer, profile, named, findings)
     if integer is not None:
         descend.note_latency(integer, named, findings)
     return findings.sorted(qualified.values())
@@ -132,13 +137,23 @@ def _descend(
 ) -> IntGraph | None:
     """Find what the passes refuse; return the integer graph where the target has integers."""
     lowered = descend.fold_and_lower(graph, named, findings)
-    if profile.use != "deploy":
+    if not profile.deployable:
         return None
     arith = profile.arithmetic
     integer = descend.quantize(lowered, arith, options, named, findings)
-    graded = profile.numeric.graded_spikes
+    graded = profile.rules.graded_spikes
     descend.check_messages(integer, arith, graded, named, findings)
     return integer
+
+
+def _check_fit(graph: IntGraph, profile: Profile, named: descend.Named, findings: Findings) -> None:
+    """Find every limit of the target that a network exceeds which the compiler takes."""
+    try:
+        plan(graph, profile, balance=False)
+    except DoesNotFit as error:
+        for excess in error.problems:
+            layer = NETWORK if excess.layer == BOARD else named(excess.layer)
+            findings.add(layer, "fit", f"{excess.key}: {excess.problem}", excess.remedy)
 
 
 def deployable(findings: Iterable[Finding]) -> bool:

@@ -314,6 +314,11 @@ RULES: dict[str, Rule] = {
         "its arithmetic is not this compiler's, only its prices are known",
         "deploy for `loihi2` and price that file: `neuroav report FILE.nav --profile ID`",
     ),
+    "fit": Rule(
+        "more than a core or the whole target holds, however layers are split",
+        "every neuron, weight and message needs its place on some core (`docs/mapping.md`)",
+        "see the finding; `neuroav export --no-place` writes the file all the same",
+    ),
     "other": Rule(
         "anything else the compiler refuses",
         "see the message",
