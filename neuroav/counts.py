@@ -5,26 +5,16 @@ These counts are what energy is computed from; they come from recorded outputs o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from neuroav import integer as ig
 from neuroav.sim.trace import Trace
-from neuroav.synapses import fan_out, mute
+from neuroav.synapses import SYNOP_KIND, fan_out, mute
 
 SILENT, SATURATED = 0.001, 0.9
-
-# which energy coefficient prices a synaptic operation of each projection class
-SYNOP_KIND: dict[type, str] = {
-    ig.IntConv2d: "conv",
-    ig.IntPool: "conv",
-    ig.IntDense: "dense",
-    ig.IntIdentity: "sparse",
-    ig.IntSpatialSum: "sparse",
-    ig.IntSpread: "sparse",
-    ig.IntPlace: "sparse",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +83,11 @@ class Counter:
             chunk[key] = chunk.get(key, 0) + sent[source] @ fan
         for name, pop in self._graph.populations.items():
             if isinstance(pop, ig.ATTENTION_CLASSES):
-                chunk[name, "sparse"] = chunk[name, "sparse"] + state_messages(pop, trace)
+                q, k, v = (
+                    trace.outputs[next(p.source for p in pop.projections if p.port == port)]
+                    for port in range(3)
+                )
+                chunk[name, "sparse"] = chunk[name, "sparse"] + state_messages(pop, q, k, v).sum(1)
         for key, value in chunk.items():
             self._synops.setdefault(key, []).append(value)
 
@@ -123,26 +117,44 @@ class Counter:
         )
 
 
-def state_messages(pop: ig.IntSpatialAttention | ig.IntTemporalAttention, trace: Trace):
-    """Return synaptic operations per sample, int64 (samples,), of what the state sends on.
+def state_messages(
+    pop: ig.IntSpatialAttention | ig.IntTemporalAttention,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+) -> np.ndarray:
+    """Return synaptic operations of what the state sends on, by frame, int64 (samples, steps).
 
     Every key-value sum that is not 0 goes to all tokens of its frame (spatial) or all frames of
     its token (temporal), where q gates it; a score that is not 0 meets the d values of its source.
+    q, k, v: (samples, steps, channels, *tokens), of all heads and tokens or some.
     """
-    q, k, v = (
-        trace.outputs[next(p.source for p in pop.projections if p.port == port)] != 0
-        for port in range(3)
-    )
-    split = (*q.shape[:2], pop.heads, pop.head_channels, pop.tokens)
-    q, k, v = (x.reshape(split).astype(np.float32) for x in (q, k, v))
+    frames = q.shape[:2]
+    heads = q.shape[2] // pop.head_channels
+    split = (*frames, heads, pop.head_channels, -1)
+    q, k, v = ((x != 0).reshape(split).astype(np.float32) for x in (q, k, v))
     spatial = isinstance(pop, ig.IntSpatialAttention)
     if pop.form == "key-value":
         state = np.einsum("sthin,sthjn->sthij" if spatial else "sthin,sthjn->shijn", k, v)
     else:
-        state = np.einsum("sthin,sthim->sthnm" if spatial else "sthin,suhin->shtun", q, k)
-    return pop.reach(q.shape[1]) * np.count_nonzero(state.reshape(len(q), -1), axis=1).astype(
-        np.int64
-    )
+        state = np.einsum("sthin,sthim->sthnm" if spatial else "sthin,suhin->sthun", q, k)
+    if not spatial and pop.form == "key-value":  # one meeting in every frame that follows
+        once = np.count_nonzero(state.reshape(len(q), -1), axis=1)
+        return np.repeat(once[:, None], frames[1], axis=1).astype(np.int64)
+    found = np.count_nonzero(state.reshape(*frames, -1), axis=2)
+    return pop.reach(frames[1]) * found.astype(np.int64)
+
+
+def mean_messages(graph: ig.IntGraph, traces: Iterable[Trace]) -> dict[str, np.ndarray]:
+    """Return messages per sample that every neuron sends, float64 of its population's shape."""
+    total: dict[str, np.ndarray] = {}
+    samples, quiet = 0, mute(graph)
+    for trace in traces:
+        samples += trace.samples
+        for name, pop in graph.populations.items():
+            sent = 0 if name in quiet else (trace.outputs[name] != 0).sum(axis=(0, 1))
+            total[name] = total.get(name, np.zeros(pop.shape)) + sent
+    return {name: value / max(samples, 1) for name, value in total.items()}
 
 
 def silent_and_saturated(

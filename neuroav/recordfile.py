@@ -4,6 +4,11 @@ Layout: group ``outputs``, one dataset per population, (sample, time, ...) int32
 population's own time frame; group ``states`` likewise where recorded; datasets ``predictions``,
 ``labels``; attributes format, version, backend, deployment_hash, spike_digest; group ``counts``
 with per-sample ``spikes/<population>`` and ``synops/<population>``.
+
+Of a deployment with a placement also group ``loads``: ``synops``, ``spikes``, ``messages_in``
+(sample, chip step, core) int64 of every sample alone, ``neurons`` (core), mean messages per sample
+over each link ``links/<direction>`` (row, column of the board), and per-sample
+``messages/<population>``, ``hops_x/...``, ``hops_y/...``, ``chip_messages/...``.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import numpy as np
 
 from neuroav.counts import Counts
 from neuroav.files import written_whole
+from neuroav.loads import Loads
 from neuroav.sim.trace import Trace
 
 
@@ -47,15 +53,34 @@ class RecordWriter:
         data[-len(value) :] = value
 
     def finish(
-        self, counts: Counts, predictions: np.ndarray, labels: np.ndarray, digest: str
+        self,
+        counts: Counts,
+        predictions: np.ndarray,
+        labels: np.ndarray,
+        digest: str,
+        loads: Loads | None = None,
     ) -> None:
-        """Add what is known only at the end."""
+        """Add what is known only at the end; loads: events by core and link, if there are."""
         self._file.attrs["spike_digest"] = digest
         self._file["predictions"], self._file["labels"] = predictions, labels
         for name, spikes in counts.spikes.items():
             self._file[f"counts/spikes/{name}"] = spikes
             kinds = counts.synops[name].values()
             self._file[f"counts/synops/{name}"] = sum(kinds, np.zeros_like(spikes))
+        if loads:
+            self._add_loads(loads)
+
+    def _add_loads(self, loads: Loads) -> None:
+        for key in ("synops", "spikes", "messages_in", "neurons"):
+            data = getattr(loads, key)
+            self._file.create_dataset(f"loads/{key}", data=data, compression="lzf")
+        for direction, traffic in loads.links.items():
+            self._file[f"loads/links/{direction}"] = traffic
+        for name, sent in loads.layers.items():
+            for key in ("messages", "hops_x", "hops_y", "chip_messages"):
+                self._file[f"loads/{key}/{name}"] = getattr(sent, key)
+        for name, messages in loads.inputs.items():
+            self._file[f"loads/messages/{name}"] = messages
 
 
 @contextmanager

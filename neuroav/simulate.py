@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from neuroav import navfile
 from neuroav.counts import Counter, Counts
 from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, DataError, unknown_name
+from neuroav.loads import LoadCounter
 from neuroav.recordfile import open_record
 from neuroav.sim.trace import Executor, SpikeDigest, Trace
 
@@ -158,6 +159,12 @@ def _probe_samples(deployment: Deployment, samples: int | None) -> Samples:
     return Samples({n: v[:count] for n, v in probe.inputs.items()}, probe.labels[:count], PROBE)
 
 
+class Observer(Protocol):
+    """Takes in the traces of a run, in sample order."""
+
+    def add(self, trace: Trace) -> None: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What a run gave: class scores (samples, classes) int64, counts, digest, seconds."""
@@ -181,9 +188,10 @@ def run_backend(
     batch: int | None = None,
     record: Path | None = None,
     states: bool = False,
+    observers: Sequence[Observer] = (),
     progress: Progress | None = None,
 ) -> Outcome:
-    """Run one executor over all samples in chunks and return the outcome."""
+    """Run one executor over all samples in chunks, shown to ``observers``; return the outcome."""
     run, graph = executor(backend), deployment.integer
     counter, digest, scores = Counter(graph), SpikeDigest(graph), []
     options: dict[str, Any] = {} if batch is None else {"batch": batch}
@@ -194,12 +202,16 @@ def run_backend(
         if record
         else nullcontext()
     )
+    placement = deployment.placement if record else None
+    loads = LoadCounter(graph, placement) if placement else None
     start = time.perf_counter()
     with target as writer:
         for trace in run(deployment, samples.inputs, states=states, **options):
             counter.add(trace)
             digest.add(trace)
             scores.append(trace.outputs[graph.output][:, -1].astype(np.int64))
+            for observer in (*observers, *([loads] if loads else [])):
+                observer.add(trace)
             if writer:
                 writer.add(trace)
         outcome = Outcome(
@@ -209,7 +221,13 @@ def run_backend(
             time.perf_counter() - start,
         )
         if writer:
-            writer.finish(outcome.counts, outcome.predictions, samples.labels, outcome.digest)
+            writer.finish(
+                outcome.counts,
+                outcome.predictions,
+                samples.labels,
+                outcome.digest,
+                loads.loads() if loads else None,
+            )
     return outcome
 
 

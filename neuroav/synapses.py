@@ -8,6 +8,17 @@ import numpy as np
 
 from neuroav import integer as ig
 
+# which energy coefficient prices a synaptic operation of each projection class
+SYNOP_KIND: dict[type, str] = {
+    ig.IntConv2d: "conv",
+    ig.IntPool: "conv",
+    ig.IntDense: "dense",
+    ig.IntIdentity: "sparse",
+    ig.IntSpatialSum: "sparse",
+    ig.IntSpread: "sparse",
+    ig.IntPlace: "sparse",
+}
+
 
 def fan_out(projection: ig.Projection, source: ig.Shape, target: ig.Shape) -> np.ndarray:
     """Return for every source neuron how many non-zero synapses it drives, int64 of ``source``.

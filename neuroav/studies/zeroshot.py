@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from neuroav import navfile
+from neuroav.costs.conventional import prices
+from neuroav.costs.energy import NOT_PLACED, price, unknown
 from neuroav.data.zeroshot_scores import deployed_scores
-from neuroav.energy import MAC_COSTS, layer_energy, total
 from neuroav.errors import ConfigError
 from neuroav.files import written_whole
 from neuroav.models.zeroshot.search import ZeroShotClassifier
@@ -35,7 +36,6 @@ from neuroav_export import export_run
 
 MEASURES = ("seen", "unseen", "hm", "zsl")
 COUNTED = 256  # test samples that operations are counted on
-ADD_PJ = 0.9  # Horowitz, ISSCC 2014, 45 nm 0.9 V: FP32 add
 FILES = ("ablation.json", "ablation.md", "ablation.svg", "ablation.png")
 
 
@@ -100,13 +100,20 @@ def measure_float(run: Path, **places: Any) -> dict[str, Any]:
         model.net.embed(inputs_of(test, rows))
     metrics = json.loads((run / METRICS).read_text(encoding="utf-8"))
     each = {k: getattr(operations, k) / len(rows) for k in ("spikes", "synops", "macs")}
+    mac_pj, add_pj = arithmetic_pj()
     return {
         **{k: found[k] for k in (*MEASURES, "by_query", "accuracy")},
         "parameters": metrics["parameters"],
         "rates": metrics["rates"],
         **each,
-        "energy_pj": each["macs"] * MAC_COSTS[0].energy_pj + each["synops"] * ADD_PJ,
+        "energy_pj": each["macs"] * mac_pj + each["synops"] * add_pj,
     }
+
+
+def arithmetic_pj() -> tuple[float, float]:
+    """Return the energy of an FP32 multiply-accumulate and of an FP32 addition, at 45 nm."""
+    cost = prices("45nm", "fp32")
+    return float(cost.mac[1]), float(cost.add[1])
 
 
 def measure_deployed(
@@ -131,13 +138,9 @@ def measure_deployed(
         t.outputs[twin.output].reshape(t.samples, -1) for t in real.run(twin, samples.inputs)
     ]
     graph, counts = deployment.integer, outcome.counts
-    parts = [
-        e
-        for n in graph.order
-        for e in layer_energy(n, counts, deployment.profile, is_input=n in graph.inputs).values()
-    ]
     spikes = counts.spikes_per_sample()
-    energy = total(parts, "sum over populations")
+    time = unknown("s", NOT_PLACED)
+    energy = price(counts, None, deployment.profile, period=time, alone=time).known_part
     return {
         **{k: getattr(scores, k) for k in MEASURES},
         "accuracy": float((outcome.predictions == samples.labels).mean()),
@@ -149,7 +152,7 @@ def measure_deployed(
         "macs": float(made["host_macs"]),
         "energy_pj": energy.value,
         "energy_band_pj": [energy.low, energy.high],
-        "energy_host_pj": made["host_macs"] * MAC_COSTS[0].energy_pj,
+        "energy_host_pj": made["host_macs"] * arithmetic_pj()[0],
         "file": file.name,
     }
 
@@ -245,13 +248,14 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         if "energy_host_pj" in m:
             energy += f" + {m['energy_host_pj'] / 1000:,.1f} host"
         lines.append("| " + " | ".join([row["title"], *measures, *counts, energy]) + " |")
+    mac_pj, add_pj = arithmetic_pj()
     notes = (
         f"{found['data']}, seed {', '.join(map(str, found['seeds']))}"
         f"{'; mean and standard deviation' if several else ''}; counts per sample.\n"
         "Spikes are those of LIF neurons; in the deployed row, of sums and products too.\n"
         "Each row keeps the changes of the rows above, but for stft-chip, which is built anew.\n"
         "Energy of the real-valued rows and of the host: arithmetic alone, 45 nm (FP32 "
-        f"multiply-accumulate {MAC_COSTS[0].energy_pj} pJ, add {ADD_PJ} pJ; Horowitz, ISSCC 2014), "
+        f"multiply-accumulate {mac_pj:g} pJ, add {add_pj:g} pJ; Horowitz, ISSCC 2014), "
         "memory left out.\n"
         f"Energy of the deployed row: what profile {found['target']} prices of the chip; an "
         "estimate, not a measurement.\n"

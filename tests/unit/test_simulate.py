@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ import samples
 from neuroav import integer as ig
 from neuroav import navfile, simulate
 from neuroav.errors import ConfigError, DataError, OutOfRange
+from neuroav.mapping.mapper import map_graph
 from neuroav.sim import reference
 
 
@@ -88,6 +90,27 @@ def test_record_file(path, tmp_path):
             assert record[f"counts/spikes/{name}"][()].mean() == pytest.approx(mean)
             synops = record[f"counts/synops/{name}"][()].mean()
             assert synops == pytest.approx(summary["synops_per_sample"][name])
+
+
+def test_record_of_a_placed_network_has_its_loads(path, tmp_path):
+    plain = navfile.load(path)
+    placement = map_graph(plain.integer, plain.profile)
+    navfile.save(replace(plain, placement=placement), tmp_path / "placed.nav")
+    file = tmp_path / "r.h5"
+    summary = run(tmp_path / "placed.nav", backend="fast", batch=5, record=file)
+    with h5py.File(file) as record:
+        synops, spikes = record["loads/synops"][()], record["loads/spikes"][()]
+        run_steps = plain.integer.steps + max(plain.integer.latency.values())
+        assert synops.shape == (12, run_steps, len(placement.cores))
+        assert synops.sum() / 12 == pytest.approx(sum(summary["synops_per_sample"].values()))
+        inside = [n for n in plain.integer.order if n not in plain.integer.inputs]
+        sent = sum(summary["spikes_per_sample"][n] for n in inside)
+        assert sent > 1
+        assert spikes.sum() / 12 == pytest.approx(sent)
+        assert set(record["loads/messages"]) == set(plain.integer.order)
+        received = sum(v[()].sum() for v in record["loads/messages"].values())
+        assert record["loads/messages_in"][()].sum() == received
+        assert set(record["loads/links"]) == {"east", "west", "north", "south"}
 
 
 def test_failed_run_leaves_no_record(path, tmp_path, monkeypatch):

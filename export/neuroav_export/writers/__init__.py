@@ -2,7 +2,7 @@
 
 A format is one module here: ``write(deployment, path)``, ``CONSUMES`` (the integer graph or its
 real-valued twin), ``CARRIES`` and ``UNSUPPORTED`` (node class -> how, or why not). A file is
-written whole or not at all.
+written whole or not at all; ``sanafe`` writes a folder.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 
 from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, unknown_name
-from neuroav_export.writers import netx, nir, onnx
+from neuroav_export.writers import netx, nir, onnx, sanafe
 from neuroav_export.writers.base import Written
 
-FORMATS: dict[str, ModuleType] = {"onnx": onnx, "netx": netx, "nir": nir}
+FORMATS: dict[str, ModuleType] = {"onnx": onnx, "netx": netx, "nir": nir, "sanafe": sanafe}
 WRITERS: dict[str, Callable[..., Written]] = {
     "onnx": onnx.write,
     "netx": netx.write,
     "nir": nir.write,
+    "sanafe": sanafe.write,
 }
 
 

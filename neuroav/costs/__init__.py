@@ -1,0 +1,1 @@
+"""Events times prices: energy and time, here and elsewhere, and held against measurements."""
