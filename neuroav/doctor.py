@@ -70,6 +70,8 @@ PARTS = (
     ),
     Part("espeakng-loader", "espeakng_loader", "speech", "espeakng-loader>=0.2.4",
          "synthesised speech"),
+    Part("pymetis", "pymetis", "mapping", "pymetis>=2025.2", "placing cores on the mesh"),
+    Part("sanafe", "sanafe", "sanafe", "sanafe>=2.2.9,<2.3", "energy and time in SANA-FE"),
     Part("optuna", "optuna", "studies", "optuna>=3.6", "sweeps"),
     Part("matplotlib", "matplotlib", "studies", "matplotlib>=3.7", "figures of studies"),
 )  # fmt: skip

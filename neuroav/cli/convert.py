@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from neuroav.cli.common import Command, OneOf, Outcome, json_option, pairs, table
 
-FORMATS = ("onnx", "netx", "nir")
+FORMATS = ("onnx", "netx", "nir", "sanafe")
 
 
 @click.command(cls=Command, example="neuroav convert shipped:tiny.nav --to onnx --out tiny.onnx")
@@ -20,14 +20,15 @@ FORMATS = ("onnx", "netx", "nir")
     type=OneOf("format", FORMATS),
     required=True,
     help="onnx: one time step of the integers, exact. netx: one chain for lava-dl, exact. "
-    "nir: the real-valued network before quantization.",
+    "nir: the real-valued network before quantization. sanafe: the placed network with recorded "
+    "spikes, for SANA-FE.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     required=True,
     metavar="PATH",
-    help="The file to write.",
+    help="The file to write; for sanafe a folder.",
 )
 @click.option("--branch", metavar="INPUT", help="netx: write only the chain behind this input.")
 @click.option(
@@ -42,6 +43,8 @@ def convert(file: str, to: str, out: Path, branch: str | None, round_bias: bool)
     docs/formats.md says what each format carries. FILE.nav may be `shipped:NAME`, a file that
     comes with the package."""
     options: dict[str, Any] = {}
+    if to != "sanafe" and out.is_dir():
+        raise click.BadParameter(f"File {str(out)!r} is a directory.", param_hint="'--out'")
     if to == "netx":
         options = {"branch": branch, "round_bias": round_bias}
     elif branch is not None or round_bias:

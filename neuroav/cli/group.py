@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "neuroav.cli.simulate:simulate",
     "verify": "neuroav.cli.simulate:verify",
     "report": "neuroav.cli.report:report",
+    "calibrate": "neuroav.cli.calibrate:calibrate",
     "sweep": "neuroav.cli.sweep:sweep",
     "robustness": "neuroav.cli.robustness:robustness",
     "ablate": "neuroav.cli.ablate:ablate",

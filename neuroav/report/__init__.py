@@ -53,14 +53,14 @@ def write_report(
         run = measure(
             name,
             label,
+            profiles=prices,
             samples=samples,
             split=split,
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,
         )
-        own = prices or [run.deployment.profile]
-        groups.append(Group(run, [report_object(run, profile) for profile in own]))
+        groups.append(Group(run, [report_object(run, placed) for placed in run.placed]))
     reports = [report for group in groups for report in group.reports]
     found = reports[0] if len(reports) == 1 else {"reports": reports}
     pages = {

@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 
 import neuroav
-from neuroav import energy as en
 from neuroav import integer as ig
+from neuroav.costs import energy as en
+from neuroav.costs.timing import latency_dict, time
 from neuroav.counts import silent_and_saturated
-from neuroav.hardware import Profile, Quantity
-from neuroav.report.measure import BACKEND, Measured
+from neuroav.hardware import Profile
+from neuroav.report.comparisons import baseline_rows, break_evens, published_sets
+from neuroav.report.measure import BACKEND, Measured, Placed
+from neuroav.report.on_chip import layer_traffic, placement_object, state_bytes, traffic
 from neuroav.synapses import synapse_count
 
-STATEMENT = "estimate, not measurement"
+LEFT_OUT = {
+    "host input and output": "moving events to the chip and scores back; no cost is published",
+    "sensors and encoding": "microphone, camera, and turning their signals into events",
+    "embedded processors": "the chip's own processors and its board beyond the chips' static power",
+    "configuration": "loading weights and resetting states before the first sample",
+}
+HOST_LAYERS = "the first layers of inputs without events are computed on the host"
 KINDS: dict[type, str] = {
     ig.IntInput: "input",
     ig.IntHostCurrent: "input",
@@ -38,28 +47,56 @@ _SYNOPS = ("conv", "dense", "sparse")
 _Z95 = 1.959964
 
 
-def report_object(run: Measured, profile: Profile) -> dict[str, Any]:
-    """Return the report of one file priced with one profile; plain JSON values."""
-    deployment = run.deployment
+def report_object(run: Measured, placed: Placed) -> dict[str, Any]:
+    """Return the report of one file on one target; plain JSON values."""
+    deployment, profile = run.deployment, placed.profile
     silent, saturated = silent_and_saturated(deployment.integer, run.outcome.counts.rates)
-    layers = [_layer(run, profile, name) for name in deployment.integer.order]
+    layers = [_layer(run, placed, name) for name in deployment.integer.order]
+    run_time = time(placed.loads, profile, why=placed.why)
+    energy = en.price(
+        run.outcome.counts,
+        placed.loads,
+        profile,
+        period=run_time.headline.period,
+        alone=run_time.headline.seconds,
+        why=placed.why,
+    )
+    rows = baseline_rows(run)
     return {
         "accuracy": _accuracy(run),
         "layers": layers,
         "modalities": _modalities(layers),
         "host": _host(run),
-        "counts": _counts(run),
-        "energy": _energy(run, profile),
-        "latency": _latency(run, profile),
-        "baselines": en.baselines(deployment.real),
+        "counts": {
+            **_counts(run),
+            **traffic(placed),
+            "state_bytes": state_bytes(run, placed),
+        },
+        "placement": placement_object(run, placed),
+        "energy": energy.as_dict(),
+        "latency": latency_dict(deployment.integer, run_time, profile),
+        "baselines": rows,
+        "break_even": break_evens(run, energy, rows),
+        "coefficient_sets": published_sets(run),
+        "neurobench": dict(run.neurobench),
         "silent": silent,
         "saturated": saturated,
         "saturations": {n: int(c) for n, c in deployment.saturations.items()},
-        "not_modelled": dict(en.NOT_MODELLED),
+        "left_out": _left_out(run, placed),
         "classes": list(deployment.classes),
         "confusion": _confusion(run),
         "provenance": _provenance(run, profile),
     }
+
+
+def _left_out(run: Measured, placed: Placed) -> dict[str, str]:
+    """Return what no number of the report holds, and why."""
+    found = dict(LEFT_OUT)
+    if run.deployment.host:
+        found["host layers"] = f"{HOST_LAYERS}; {en.HOST_LAYER}"
+    if placed.placement is None:
+        found["cores"] = placed.why
+    return found
 
 
 # --- accuracy ---------------------------------------------------------------------------------
@@ -115,14 +152,13 @@ def _synops(run: Measured, name: str) -> np.ndarray:
     return sum(parts, np.zeros(len(run.labels), np.int64))
 
 
-def _layer(run: Measured, profile: Profile, name: str) -> dict[str, Any]:
-    deployment, counts = run.deployment, run.outcome.counts
+def _layer(run: Measured, placed: Placed, name: str) -> dict[str, Any]:
+    deployment, counts, profile = run.deployment, run.outcome.counts, placed.profile
     graph = deployment.integer
     pop, floating = graph.populations[name], run.real.spikes.get(name)
     places = pop.neurons * graph.steps
-    is_input = isinstance(pop, ig.IntInput)
-    parts = en.layer_energy(name, counts, profile, is_input=is_input)
-    if is_input:
+    parts = en.layer_energy(name, counts, placed.loads, profile, why=placed.why)
+    if isinstance(pop, ig.IntInput):
         cost = en.unknown("pJ", en.NOT_MODELLED["host_io"])
     else:
         cost = en.total(parts.values(), f"{profile.id}: sum over the layer's event kinds")
@@ -141,6 +177,7 @@ def _layer(run: Measured, profile: Profile, name: str) -> dict[str, Any]:
         "rate_deployed": None if isinstance(pop, ig.IntHostCurrent) else counts.rates[name],
         "synops": float(synops.mean()),
         "updates": counts.updates[name],
+        **layer_traffic(placed, name),
         "spread": {
             "spikes_float": None if floating is None else _spread(floating),
             "spikes_deployed": _spread(counts.spikes[name]),
@@ -200,8 +237,6 @@ def _counts(run: Measured) -> dict[str, Any]:
         "neurons": run.deployment.neurons,
         "synapses": run.deployment.synapses,
         "activation_sparsity": 1.0 - float(spikes.mean()) / places,
-        "messages_to_cores": None,
-        "hops": None,
         "spread": {
             "spikes": _spread(spikes),
             "input_messages": _spread(arriving),
@@ -236,81 +271,7 @@ def _host(run: Measured) -> list[dict[str, Any]]:
     ]
 
 
-# --- energy and time --------------------------------------------------------------------------
-def _energy(run: Measured, profile: Profile) -> dict[str, Any]:
-    graph, counts, costs = run.deployment.integer, run.outcome.counts, profile.energy
-    inside = [n for n in graph.order if n not in graph.inputs]
-    events: dict[str, np.ndarray] = {
-        f"synop_{kind}": values for kind, values in _synops_by_kind(run).items()
-    }
-    updates = sum(counts.updates[n] for n in inside)
-    events["neuron_update"] = np.full(len(run.labels), updates, np.int64)
-    events["spike_out"] = sum((counts.spikes[n] for n in inside), np.zeros(len(run.labels)))
-    priced = {k: en.priced(float(v.mean()), getattr(costs, k)) for k, v in events.items()}
-    dynamic = en.total(priced.values(), f"{profile.id}: sum over the modelled event kinds")
-    by_source = {
-        kind: {
-            "modelled": True,
-            "count": float(events[kind].mean()),
-            "unit_cost": _unit_cost(getattr(costs, kind)),
-            "energy": priced[kind].as_dict(),
-        }
-        for kind in events
-    }
-    static = en.unknown("pJ", en.NOT_MODELLED["static"])
-    return {
-        "statement": STATEMENT,
-        "per": "sample",
-        "static": static.as_dict(),
-        "dynamic": dynamic.as_dict(),
-        "total": en.unknown("pJ", f"no total without {', '.join(en.NOT_MODELLED)}").as_dict(),
-        "dynamic_spread": _energy_spread(events, profile),
-        "by_source": by_source | _left_out(profile),
-    }
-
-
-def _unit_cost(quantity: Quantity) -> dict[str, Any]:
-    keys = ("value", "low", "high", "unit", "grade", "source")
-    return {key: getattr(quantity, key) for key in keys}
-
-
-def _left_out(profile: Profile) -> dict[str, dict[str, Any]]:
-    """Return the event kinds without a count: their price is known, how often they occur is not."""
-    rows = {}
-    for kind, why in en.NOT_MODELLED.items():
-        quantity = getattr(profile.energy, "static_chip" if kind == "static" else kind)
-        rows[kind] = {
-            "modelled": False,
-            "count": None,
-            "unit_cost": _unit_cost(quantity),
-            "energy": en.unknown("pJ", why).as_dict(),
-        }
-    return rows
-
-
-def _energy_spread(events: dict[str, np.ndarray], profile: Profile) -> dict[str, float] | None:
-    """Return how the dynamic energy varies from sample to sample, in pJ; None if unknown."""
-    costs = {kind: getattr(profile.energy, kind) for kind in events}
-    if any(cost.value is None for cost in costs.values()):
-        return None
-    parts = [events[kind] * (c.value * en.TO_PJ[c.unit]) for kind, c in costs.items()]
-    return _spread(np.sum(parts, axis=0))
-
-
-def _latency(run: Measured, profile: Profile) -> dict[str, Any]:
-    """Return steps, and seconds as unknown: run time needs the busiest core, hence a placement."""
-    graph = run.deployment.integer
-    pipeline = graph.latency[graph.output]
-    why = "the time of a step is that of its busiest core, which needs a placement on cores"
-    return {
-        "pipeline_steps": pipeline,
-        "steps_per_sample": graph.steps,
-        "steps_to_answer": pipeline + graph.steps,
-        "seconds": en.unknown("s", why).as_dict(),
-        "step_floor": _unit_cost(profile.time.step_floor),
-    }
-
-
+# --- origin -----------------------------------------------------------------------------------
 def _provenance(run: Measured, profile: Profile) -> dict[str, Any]:
     return {
         "file": run.label,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuroav.report.format import count, estimate, percent, si
+from neuroav.report.format import count, estimate, kind_name, percent, si
 
 
 # --- axes -------------------------------------------------------------------------------------
@@ -165,19 +165,80 @@ def accuracy_chart(accuracy: Mapping[str, Any]) -> Chart:
     return Chart(axis, tuple(rows))
 
 
-def energy_chart(reports: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Chart | None:
-    """Return the estimates on every profile beside dense arithmetic, on a logarithmic axis.
+def whole(energy: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the total energy, the known part of it where a charged term is unknown."""
+    return energy["total"] if energy["complete"] else energy["known_part"]
 
-    names: the baselines to show and their words. None if nothing is known.
+
+def energy_terms(energy: Mapping[str, Any]) -> Chart | None:
+    """Return the energy of every kind of event that costs anything, largest first, on an axis
+    from 0."""
+    rows = [
+        (kind, row)
+        for kind, row in energy["by_source"].items()
+        if row["modelled"] and row["energy"]["value"]
+    ]
+    if not rows:
+        return None
+    rows.sort(key=lambda item: -item[1]["energy"]["value"])
+    axis = linear_axis(
+        max(r["energy"]["high"] for _, r in rows), lambda v: si(v, "pJ") if v else "0"
+    )
+    return Chart(
+        axis,
+        tuple(
+            Row(
+                kind_name(kind),
+                _each(row),
+                _mark(axis, row["energy"]),
+                estimate(row["energy"]),
+                row["energy"]["grade"],
+                "deployed",
+            )
+            for kind, row in rows
+        ),
+    )
+
+
+def _each(row: Mapping[str, Any]) -> str:
+    """Return count x price in words."""
+    if row["unit_cost"]["value"] is None:
+        return ""
+    price = estimate(row["unit_cost"])
+    if row["counted_in"] == "chip seconds":
+        return f"{si(row['count'], 's')} of chips × {price}"
+    unit = "" if row["counted_in"] == "events" else f" {row['counted_in']}"
+    return f"{count(row['count'])}{unit} × {price}"
+
+
+def energy_chart(reports: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> Chart | None:
+    """Return the estimates on every profile beside conventional hardware, on a logarithmic axis.
+
+    shown: keys of the baselines. None if nothing is known.
     """
     items = [
-        (r["provenance"]["profile"]["title"], "modelled events", r["energy"]["dynamic"], "deployed")
+        (
+            r["provenance"]["profile"]["title"],
+            "total" if r["energy"]["complete"] else "known part",
+            whole(r["energy"]),
+            "deployed",
+        )
         for r in reports
     ]
-    for key, name in names.items():
+    for key in shown:
         base = reports[0]["baselines"][key]
-        items.append((name, f"{count(base['macs'])} MAC", base["energy"], "baseline"))
+        items.append((base["title"], "", base["total"], "baseline"))
     return estimates_chart(items)
+
+
+def sets_chart(report: Mapping[str, Any]) -> Chart | None:
+    """Return the counts of a run under every published set of coefficients."""
+    return estimates_chart(
+        [
+            (x["title"], x["node"], x["total"], "deployed" if x["complete"] else "float")
+            for x in report["coefficient_sets"]
+        ]
+    )
 
 
 def estimates_chart(items: Sequence[tuple[str, str, Mapping[str, Any], str]]) -> Chart | None:

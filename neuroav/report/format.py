@@ -21,12 +21,31 @@ EVENT_KINDS = {
     "neuron_update": "neuron updates",
     "spike_out": "spikes generated",
     "message_out": "messages to cores",
-    "hop": "hops between cores",
+    "hop_x": "hops along rows",
+    "hop_y": "hops along columns",
+    "chip_message": "messages between chips",
     "core_step": "active cores, every step",
     "static": "static power",
     "host_io": "host input and output",
+    "synop": "synaptic operations",
+    "message_in": "messages received",
+    "barrier": "agreement of all cores",
+    "step_floor": "shortest step",
 }
-BASELINES = {"fp32_ann": "Dense FP32, arithmetic only", "int8_ann": "Dense INT8, arithmetic only"}
+RESOURCES = {
+    "neurons": "neurons",
+    "memory_synapse": "synaptic memory",
+    "memory_total": "memory",
+    "axons_in": "input axons",
+    "axons_out": "output axons",
+    "programs": "neuron programs",
+    "state_bytes": "neuron state",
+}
+SET_TERMS = {
+    "synops": "synaptic operations",
+    "neuron_update": "neuron updates",
+    "spike_out": "spikes generated",
+}
 NODE_KINDS = {
     "input": "input",
     "lif": "spiking neurons",
@@ -125,6 +144,16 @@ def clean(text: object) -> str:
 def kind_name(kind: str) -> str:
     """Return the words for an event kind of a profile."""
     return EVENT_KINDS.get(kind, kind.replace("_", " "))
+
+
+def resource_name(key: str) -> str:
+    """Return the words for a limited resource of a core."""
+    return RESOURCES.get(key, key.replace("_", " "))
+
+
+def set_term(key: str) -> str:
+    """Return the words for a term of a set of coefficients."""
+    return SET_TERMS.get(key, key.replace("_", " "))
 
 
 def short(digest: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,14 @@ import numpy as np
 
 from neuroav import integer as ig
 from neuroav import navfile
+from neuroav.counts import mean_messages
 from neuroav.deployment import Deployment
-from neuroav.errors import DataError
+from neuroav.errors import DataError, DoesNotFit
+from neuroav.hardware import Profile
+from neuroav.loads import LoadCounter, Loads
+from neuroav.mapping.mapper import map_graph, unmapped
+from neuroav.neurobench import NeuroBenchCounter
+from neuroav.placement import Placement
 from neuroav.sim import fast, real
 from neuroav.simulate import (
     Outcome,
@@ -26,6 +32,7 @@ from neuroav.simulate import (
 
 BACKEND = "fast"
 SHOWN = 0  # the sample that is drawn: the first, so that none is picked for its looks
+TRAFFIC_SAMPLES = 8  # that a placement is made from, where the file holds none for a profile
 _MAX_BATCH = 64
 _BATCH_VALUES = 16_000_000  # values of all nodes that may be held at once
 
@@ -55,8 +62,19 @@ class ShownSample:
 
 
 @dataclass(frozen=True, eq=False)
+class Placed:
+    """The network on one target: its placement and the events there, or why there are none."""
+
+    profile: Profile
+    placement: Placement | None
+    loads: Loads | None
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
-    """What the runs of one file gave; ``label`` names the file in the report."""
+    """What the runs of one file gave; ``label`` names the file in the report, ``placed`` has one
+    entry per profile."""
 
     label: str
     deployment: Deployment
@@ -65,6 +83,8 @@ class Measured:
     outcome: Outcome
     real: FloatSide
     shown: ShownSample
+    placed: tuple[Placed, ...]
+    neurobench: Mapping[str, Any]
     zero_shot: dict[str, dict[str, float]] | None = None
 
 
@@ -72,15 +92,17 @@ def measure(
     path: str | Path,
     label: str,
     *,
+    profiles: Sequence[Profile] = (),
     samples: int | None,
     split: str | None,
     cache_dir: Path,
     data_root: Path | None,
     progress: Progress | None,
 ) -> Measured:
-    """Load a file and samples of its data and run both networks on them.
+    """Load a file and samples of its data, place it on every profile and run both networks.
 
-    Raises FileFormatError, DataError, ConfigError, MissingDependency.
+    profiles: by default the file's own. Raises FileFormatError, DataError, ConfigError,
+    MissingDependency.
     """
     deployment = navfile.load(resolve_deployment(path))
     data = load_samples(
@@ -94,7 +116,19 @@ def measure(
     _check_labels(deployment, data, label)
     graph = deployment.integer
     values = graph.steps * sum(p.neurons for p in graph.populations.values())
-    outcome = run_backend(deployment, data, BACKEND, batch=_batch(values), progress=progress)
+    targets = list(profiles) or [deployment.profile]
+    seats = _place(deployment, targets, data)
+    counters = [LoadCounter(graph, seat) if isinstance(seat, Placement) else None for seat in seats]
+    bench = NeuroBenchCounter(graph, deployment.profile.arithmetic)
+    outcome = run_backend(
+        deployment,
+        data,
+        BACKEND,
+        batch=_batch(values),
+        observers=[counter for counter in counters if counter] + [bench],
+        states=True,  # NeuroBench counts changes of the membrane voltage
+        progress=progress,
+    )
     floating = _run_float(deployment, data, progress)
     return Measured(
         label=label,
@@ -104,8 +138,40 @@ def measure(
         outcome=outcome,
         real=floating,
         shown=_show(deployment, data),
+        placed=tuple(
+            Placed(target, seat, counter.loads(), "")
+            if isinstance(seat, Placement) and counter
+            else Placed(target, None, None, str(seat))
+            for target, seat, counter in zip(targets, seats, counters, strict=True)
+        ),
+        neurobench=bench.metrics(),
         zero_shot=_zero_shot(data, {"float": floating.scores, "deployed": outcome.scores}),
     )
+
+
+def _place(
+    deployment: Deployment, targets: Sequence[Profile], data: Samples
+) -> list[Placement | str]:
+    """Return the placement on every target, or why there is none.
+
+    The file's own holds where a target is the one it was compiled for.
+    """
+    first = {n: v[:TRAFFIC_SAMPLES] for n, v in data.inputs.items()}
+    messages: dict[str, np.ndarray] = {}
+    found: list[Placement | str] = []
+    for target in targets:
+        if problem := unmapped(target):
+            found.append(problem)
+            continue
+        if deployment.placement and target.hash == deployment.profile.hash:
+            found.append(deployment.placement)
+            continue
+        messages = messages or mean_messages(deployment.integer, fast.run(deployment, first))
+        try:
+            found.append(map_graph(deployment.integer, target, messages))
+        except DoesNotFit as error:
+            found.append(str(error))
+    return found
 
 
 def _zero_shot(data: Samples, scores: dict[str, np.ndarray]) -> dict[str, dict[str, float]] | None:

@@ -11,10 +11,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from neuroav.report import figures, sample, tables
+from neuroav.report import chip, curves, figures, process_graph, sample, tables
 from neuroav.report import format as fmt
 from neuroav.report.measure import Measured
 
+# of the rows of ``baselines`` those that are drawn
+SHOWN_BASELINES = ("snn_int8", "snn_int8_7nm", "int8_ann_one_pass", "int8_ann_one_pass_7nm",
+                   "int8_ann", "int8_ann_7nm", "fp32_ann_one_pass", "fp32_ann")  # fmt: skip
 MAX_CONFUSION = 40  # classes; a larger matrix is in report.json only
 
 
@@ -36,7 +39,32 @@ class Group:
 
     @cached_property
     def energy_chart(self) -> figures.Chart | None:
-        return figures.energy_chart(self.reports, fmt.BASELINES)
+        return figures.energy_chart(self.reports, SHOWN_BASELINES)
+
+    @cached_property
+    def sets_chart(self) -> figures.Chart | None:
+        return figures.sets_chart(self.first)
+
+    @cached_property
+    def by_rate(self) -> curves.Curves | None:
+        return curves.by_rate(self.first["break_even"])
+
+    @cached_property
+    def by_steps(self) -> curves.Curves | None:
+        return curves.by_steps(self.first["break_even"])
+
+    @cached_property
+    def drawing(self) -> process_graph.Drawing:
+        layers = {layer["name"]: layer for layer in self.first["layers"]}
+        return process_graph.draw(self.run.deployment.integer, layers)
+
+    @cached_property
+    def maps(self) -> list[chip.ChipMap | None]:
+        """The map of the chip for every report, None where there is none or it is too large."""
+        return [
+            chip.chip_map(p.placement, p.loads) if p.placement and p.loads else None
+            for p in self.run.placed
+        ]
 
     @cached_property
     def sample(self) -> sample.SampleView:
@@ -49,12 +77,12 @@ class Group:
 
 def html_page(groups: Sequence[Group]) -> str:
     """Return the whole page; it loads nothing from outside and runs no script."""
-    return _environment().get_template("report.html.j2").render(_context(groups))
+    return environment().get_template("report.html.j2").render(_context(groups))
 
 
 def markdown(groups: Sequence[Group]) -> str:
     """Return the report as Markdown that also reads well in a terminal."""
-    text = _environment().get_template("report.md.j2").render(_context(groups))
+    text = environment().get_template("report.md.j2").render(_context(groups))
     return text.replace(fmt.NARROW, " ")
 
 
@@ -76,13 +104,14 @@ def _sample_key(report: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _comparison_chart(rows: list[tuple[Group, dict[str, Any]]]) -> figures.Chart | None:
-    """Return the dynamic energies of all reports on one axis, without baselines."""
+    """Return the energies of all reports on one axis, without baselines."""
     return figures.estimates_chart(
         [
             (
                 r["provenance"]["file"],
-                r["provenance"]["profile"]["id"],
-                r["energy"]["dynamic"],
+                r["provenance"]["profile"]["id"]
+                + ("" if r["energy"]["complete"] else ", known part"),
+                figures.whole(r["energy"]),
                 "deployed",
             )
             for _, r in rows
@@ -90,7 +119,8 @@ def _comparison_chart(rows: list[tuple[Group, dict[str, Any]]]) -> figures.Chart
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what the pages are made with: templates, filters and words."""
     environment = Environment(
         loader=PackageLoader("neuroav.report"),
         autoescape=select_autoescape(("html.j2",), default=False),
@@ -106,6 +136,8 @@ def _environment() -> Environment:
         "band": fmt.band,
         "si": fmt.si,
         "kind": fmt.kind_name,
+        "resource": fmt.resource_name,
+        "set_term": fmt.set_term,
         "short": fmt.short,
         "clean": fmt.clean,
         "plain": fmt.plain,
@@ -116,8 +148,9 @@ def _environment() -> Environment:
         "flatten": fmt.flatten,
         "interval": fmt.interval,
         "layer_chart": figures.layer_chart,
+        "energy_terms": figures.energy_terms,
+        "neurobench_rows": tables.neurobench_rows,
         "NODE_KINDS": fmt.NODE_KINDS,
-        "BASELINES": fmt.BASELINES,
         "GRADE_MEANING": fmt.GRADE_MEANING,
     }
     return environment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuroav.report.figures import whole
 from neuroav.report.format import (
-    BASELINES,
     NODE_KINDS,
     band,
     count,
@@ -14,6 +14,8 @@ from neuroav.report.format import (
     flatten,
     kind_name,
     percent,
+    resource_name,
+    set_term,
     table,
 )
 
@@ -23,11 +25,11 @@ Report = Mapping[str, Any]
 def comparison(reports: Sequence[Report]) -> str:
     """Return one line per file and profile."""
     columns = ("file", "profile", "samples", "float", "deployed", "agreement", "spikes", "synops",
-               "energy, modelled", "band", "grade")  # fmt: skip
+               "cores", "chips", "energy", "band", "grade", "one sample")  # fmt: skip
     rows = []
     for report in reports:
-        origin, accuracy = report["provenance"], report["accuracy"]
-        dynamic = report["energy"]["dynamic"]
+        origin, accuracy, place = report["provenance"], report["accuracy"], report["placement"]
+        energy = whole(report["energy"])
         rows.append(
             (
                 origin["file"],
@@ -35,12 +37,14 @@ def comparison(reports: Sequence[Report]) -> str:
                 f"{accuracy['samples']} {origin['split']}",
                 *(percent(accuracy[key]) for key in ("float", "deployed", "agreement")),
                 *(count(report["counts"][key]) for key in ("spikes", "synops")),
-                estimate(dynamic),
-                band(dynamic),
-                dynamic["grade"],
+                *(count(place[key]) for key in ("cores", "chips")),
+                estimate(energy) + ("" if report["energy"]["complete"] else " known part"),
+                band(energy),
+                energy["grade"],
+                estimate(report["latency"]["seconds"]),
             )
         )
-    return table(columns, rows, "lllrrrrrrrl")
+    return table(columns, rows, "lllrrrrrrrrrlr")
 
 
 def layers(report: Report) -> str:
@@ -66,12 +70,12 @@ def layers(report: Report) -> str:
 
 
 def energy(report: Report) -> str:
-    """Return one line per event kind, those without a count last."""
+    """Return one line per event kind."""
     columns = ("event", "count", "each", "energy", "band", "grade of the cost")
     rows = [
         (
             kind_name(kind),
-            count(row["count"]) if row["modelled"] else "left out",
+            count(row["count"]),
             estimate(row["unit_cost"]),
             estimate(row["energy"]),
             band(row["energy"]),
@@ -82,15 +86,88 @@ def energy(report: Report) -> str:
     return table(columns, rows, "lrrrrl")
 
 
-def baselines(report: Report) -> str:
-    """Return the float network's dense arithmetic at each precision."""
+def modes(report: Report) -> str:
+    """Return dynamic, static and total energy, streaming and of one sample alone."""
+    found = report["energy"]
     rows = [
-        (name, count(row["macs"]), estimate(row["energy"]), row["energy"]["grade"],
-         row["energy"]["source"])
-        for key, name in BASELINES.items()
-        for row in (report["baselines"][key],)
+        (
+            name,
+            *(estimate(sums[key]) for key in ("dynamic", "static", "total")),
+            band(sums["total"]),
+            sums["total"]["grade"],
+        )
+        for name, sums in (
+            ("samples one after the other", found),
+            ("one sample alone", found["one_at_a_time"]),
+        )
+    ]
+    return table(("", "dynamic", "static", "total", "band", "grade"), rows, "lrrrrl")
+
+
+def resources(report: Report) -> str:
+    """Return how full the cores are, by limited resource."""
+    rows = [
+        (resource_name(name), percent(row["mean"]), percent(row["max"]), count(row["limit"]))
+        for name, row in report["placement"]["utilisation"]["resources"].items()
+    ]
+    return table(("resource of a core", "mean", "fullest core", "limit"), rows, "lrrr")
+
+
+def sets(report: Report) -> str:
+    """Return the counts under every published set of coefficients."""
+    rows = [
+        (x["title"], estimate(x["total"]), band(x["total"]),
+         ", ".join(map(set_term, x["lacks"])) or "–", x["grade"])
+        for x in report["coefficient_sets"]
     ]  # fmt: skip
-    return table(("baseline", "MAC", "energy", "grade", "source"), rows, "lrrll")
+    return table(("set", "energy", "band", "leaves out", "grade"), rows, "lrrll")
+
+
+def baselines(report: Report) -> str:
+    """Return the network on conventional hardware, memory traffic included."""
+    rows = [
+        (x["title"], count(x["macs"]), count(x["acs"]), estimate(x["energy"]),
+         estimate(x["memory_energy"]), estimate(x["total"]), band(x["total"]), x["total"]["grade"])
+        for x in report["baselines"].values()
+    ]  # fmt: skip
+    columns = ("execution", "MAC", "AC", "arithmetic", "memory", "total", "band", "grade")
+    return table(columns, rows, "lrrrrrrl")
+
+
+def break_even(report: Report) -> str:
+    """Return where the network meets every INT8 baseline."""
+    rows = []
+    for key, found in report["break_even"].items():
+        title = report["baselines"][key]["title"]
+        if found["by_rate"] is None:
+            rows.append((title, found["why"], found["why"]))
+            continue
+        rate, steps = (found[k]["crossing"]["value"] for k in ("by_rate", "by_steps"))
+        rows.append(
+            (
+                title,
+                rate["why"] or f"cheaper below {percent(rate['at'])}",
+                steps["why"] or f"cheaper below {steps['at']:.1f} steps",
+            )
+        )
+    return table(("against", "mean spike rate", "steps per sample"), rows)
+
+
+def neurobench(report: Report) -> str:
+    """Return NeuroBench's metrics."""
+    return table(("metric", "value"), list(neurobench_rows(report["neurobench"])), "lr")
+
+
+def neurobench_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (NeuroBench's name, value) of the metrics of a report."""
+    yield "Footprint", f"{count(metrics['Footprint'])} byte"
+    yield "ParameterCount", count(metrics["ParameterCount"])
+    for key in ("ConnectionSparsity", "ActivationSparsity"):
+        yield key, f"{metrics[key]:.4f}"
+    for group in ("SynapticOperations", "NeuronOperations"):
+        for key, value in metrics[group].items():
+            yield f"{group}, {key.replace('_', ' ')}", count(value)
+    yield "MembraneUpdates", count(metrics["MembraneUpdates"])
 
 
 def provenance(reports: Sequence[Report]) -> str:

@@ -162,12 +162,23 @@ def test_export(run, stand_in):
         bits=4,
         calibration=None,
         per_channel=None,
+        place=True,
         progress=ANY,
         **FOLDERS,
     )
-    run("export", "runs/x", "--out", "x.nav", "--target", "my.toml")
+    run("export", "runs/x", "--out", "x.nav", "--target", "my.toml", "--no-place")
     assert export.call_args.kwargs["target"] == "my.toml"
+    assert export.call_args.kwargs["place"] is False
     assert run("export", "runs/x", "--out", "x.nav", "--json").json == found
+
+
+def test_export_shows_how_full_the_cores_are(run, stand_in):
+    full = {"mean": 0.25, "max": 0.5, "limit": 8192}
+    found = {"cores": 30, "chips": 2, "utilisation": {"cores": {"share": 0.125}, "neurons": full}}
+    stand_in("neuroav_export:export_run", return_value=found)
+    lines = run("export", "runs/x", "--out", "x.nav").out.splitlines()
+    assert "30 cores, 12.5% of 2 chips" in lines
+    assert ["neurons", "25.0%", "50.0%", "8,192"] in [line.split() for line in lines]
 
 
 # --- simulate, verify, report, demo ------------------------------------------------------------

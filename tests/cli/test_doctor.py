@@ -21,13 +21,14 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def requirements() -> dict[str, tuple[str, str]]:
-    """Return package -> (extra, version range) of what installing the project asks for."""
+    """Return package -> (first extra, version range) of what installing the project asks for."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     found = {}
     for extra, lines in {"": project["dependencies"], **project["optional-dependencies"]}.items():
         for line in lines:
             name, bounds = re.match(r"([\w.-]+)([^;]*)", line).groups()  # type: ignore[union-attr]
-            found[name] = (extra, bounds.strip())
+            asked = found.setdefault(name, (extra, bounds.strip()))
+            assert asked[1] == bounds.strip(), f"{name}: two extras ask for different versions"
     return found
 
 

@@ -95,7 +95,7 @@ def test_no_arguments_show_the_help(run):
     ("args", "message"),
     [
         (["simulat"], "unknown command 'simulat': allowed are .*; did you mean 'simulate'?"),
-        (["zzz"], "unknown command 'zzz': allowed are ablate, convert, data, demo"),
+        (["zzz"], "unknown command 'zzz': allowed are ablate, calibrate, convert, data"),
         (["profiles", "lst"], "unknown command 'lst': allowed are check, list, show; did you"),
         (["data", "shwo"], "did you mean 'show'?"),
         (["simulate", "x", "--bakend", "fast"], "--bakend.*--backend"),

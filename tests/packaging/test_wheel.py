@@ -70,10 +70,13 @@ def test_holds_every_module_and_nothing_beside_the_packages(contents):
 
 
 def test_holds_profiles_shipped_deployments_types_and_licence(contents):
-    profiles = {f"neuroav/hardware_profiles/{p.name}" for p in ROOT.glob("hardware_profiles/*")}
+    profiles = {
+        f"neuroav/{p.relative_to(ROOT)}" for p in ROOT.glob("hardware_profiles/**/*") if p.is_file()
+    }
     assert profiles >= {
         "neuroav/hardware_profiles/loihi2.toml",
         "neuroav/hardware_profiles/README.md",
+        "neuroav/hardware_profiles/tables/coefficients.toml",
     }
     assert profiles | {"neuroav/py.typed", "neuroav/shipped/tiny.nav"} <= contents
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in contents)

@@ -13,8 +13,8 @@ import torch
 
 from neuroav import integer as ig
 from neuroav import navfile
+from neuroav.costs.baselines import dense_macs
 from neuroav.deployment import Probe
-from neuroav.energy import NOT_MODELLED, dense_macs
 from neuroav.errors import ConfigError, FileFormatError, NeuroavError, ProfileError
 from neuroav.hardware import GRADES, load_profile
 from neuroav.report import sample, write_report
@@ -121,20 +121,27 @@ def test_layers_have_the_keys_and_add_up(written, deployment):
                        ("updates", counts["updates"]), ("neurons", counts["neurons"]),
                        ("synapses", counts["synapses"])):  # fmt: skip
         assert sum(layer[key] for layer in inside) == pytest.approx(total), key
+    shared = energy["by_source"]["core_step"]["energy"]  # of no single layer
+    assert shared["value"] > 0
     for key in ("value", "low", "high"):
         layers = sum(layer["energy"][key] for layer in inside)
-        assert layers == pytest.approx(energy["dynamic"][key])
-        modelled = [s["energy"] for s in energy["by_source"].values() if s["modelled"]]
-        assert sum(e[key] for e in modelled) == pytest.approx(energy["dynamic"][key])
+        assert layers + shared[key] == pytest.approx(energy["dynamic"][key])
+        charged = [s["energy"] for k, s in energy["by_source"].items() if k != "host_io"]
+        assert sum(e[key] for e in charged) == pytest.approx(energy["total"][key])
 
 
 def test_energy_is_counts_times_the_profiles_prices(written):
     found, costs = written[1], load_profile("loihi2").energy
-    for kind, row in found["energy"]["by_source"].items():
-        if row["modelled"]:
-            assert row["energy"]["value"] == pytest.approx(
-                row["count"] * getattr(costs, kind).value
-            )
+    by_source, pj = found["energy"]["by_source"], {"pJ": 1.0, "nJ": 1e3}
+    for kind in ("synop_conv", "synop_dense", "synop_sparse", "neuron_update", "spike_out",
+                 "message_out", "hop_x", "hop_y", "core_step"):  # fmt: skip
+        price, row = getattr(costs, kind), by_source[kind]
+        assert row["energy"]["value"] == pytest.approx(row["count"] * price.value * pj[price.unit])
+    assert by_source["message_out"]["count"] > 0
+    assert by_source["hop_x"]["count"] + by_source["hop_y"]["count"] > 0
+    static, period = found["energy"]["static"]["value"], found["latency"]["period"]["value"]
+    assert static == pytest.approx(costs.static_chip.value * 1e9 * period)
+    assert by_source["chip_message"]["energy"]["value"] == 0  # one chip: none
 
 
 def test_float_spikes_are_the_twins(written, deployment):
@@ -146,15 +153,15 @@ def test_float_spikes_are_the_twins(written, deployment):
     assert sum(layer["spikes_float"] is None for layer in written[1]["layers"]) == 1
 
 
-def test_what_is_not_modelled_is_null_and_says_why(written):
+def test_what_is_left_out_is_null_and_says_why(written):
     found = written[1]
-    for number in (found["energy"]["static"], found["energy"]["total"],
-                   found["latency"]["seconds"]):  # fmt: skip
-        assert number["value"] is number["low"] is number["high"] is None
-        assert len(number["source"]) > 10
-    assert set(found["not_modelled"]) == set(NOT_MODELLED)
+    number = found["energy"]["by_source"]["host_io"]["energy"]
+    assert number["value"] is number["low"] is number["high"] is None
+    assert len(number["source"]) > 10
+    assert {"host input and output", "sensors and encoding"} <= set(found["left_out"])
     text = (written[0] / "report.md").read_text()
-    assert "left out" in text
+    for name, why in found["left_out"].items():
+        assert f"- {name}: {why}" in text
     assert "estimate, not measurement" in text
 
 
