@@ -48,6 +48,7 @@ def export_run(
     calibration: Calibration | None = None,
     per_channel: bool | None = None,
     place: bool = True,
+    spread: bool = True,
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Any = None,
@@ -57,7 +58,7 @@ def export_run(
     bits, calibration, per_channel: see ``quantization.Options``; by default what a
     quantization-aware run was trained with, else 8 bits, 'mse', per tensor. place: whether to put
     the neurons on cores of the target (``mapping.mapper``), with the rates of a few calibration
-    samples; DoesNotFit says what is too large.
+    samples; DoesNotFit says what is too large. spread: over free cores, or on as few as possible.
 
     Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
     could overflow, by population), attention (by population the form chosen and the state neurons
@@ -87,15 +88,18 @@ def export_run(
     )
     if place:
         first = {n: getattr(check, n)[:PROBE_SAMPLES] for n in names}
-        deployment = on_cores(deployment, first)
+        deployment = on_cores(deployment, first, spread=spread)
     return summary(navfile.save(deployment, out), options.bits)
 
 
-def on_cores(deployment: Deployment, inputs: Mapping[str, np.ndarray]) -> Deployment:
+def on_cores(
+    deployment: Deployment, inputs: Mapping[str, np.ndarray], *, spread: bool = True
+) -> Deployment:
     """Return the deployment with its neurons on cores; unchanged for a target without a grid.
 
     inputs: samples to take rates from, by the names of ``deployment.fed``. A network that overflows
-    on them is placed as if all neurons sent equally often.
+    on them is placed as if all neurons sent equally often. spread: over free cores of the chips in
+    use, which makes steps shorter, or on as few cores as possible.
     """
     if unmapped(deployment.profile):
         return deployment
@@ -104,7 +108,7 @@ def on_cores(deployment: Deployment, inputs: Mapping[str, np.ndarray]) -> Deploy
     with suppress(OutOfRange):  # what simulates the deployment reports it, with the layer's name
         messages = mean_messages(graph, fast.run(deployment, inputs, batch=1))
     try:
-        placement = map_graph(graph, deployment.profile, messages)
+        placement = map_graph(graph, deployment.profile, messages, balance=spread)
     except DoesNotFit as error:
         raise DoesNotFit(
             f"{error}\n`--no-place` exports it all the same, without a placement",

@@ -48,6 +48,12 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Put the neurons on cores of the target, within its limits (docs/mapping.md).",
 )
+@click.option(
+    "--spread/--pack",
+    default=True,
+    show_default=True,
+    help="Even the load over free cores, for short steps, or take as few cores as possible.",
+)
 @data_options
 @json_option
 def export(
@@ -58,6 +64,7 @@ def export(
     calibration: Literal["max", "percentile", "mse"] | None,
     per_channel: bool | None,
     place: bool,
+    spread: bool,
     data_root: Path | None,
     cache_dir: Path,
 ) -> Outcome:
@@ -73,6 +80,7 @@ def export(
             calibration=calibration,
             per_channel=per_channel,
             place=place,
+            spread=spread,
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,

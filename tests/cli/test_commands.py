@@ -163,9 +163,12 @@ def test_export(run, stand_in):
         calibration=None,
         per_channel=None,
         place=True,
+        spread=True,
         progress=ANY,
         **FOLDERS,
     )
+    run("export", "runs/x", "--out", "x.nav", "--pack")
+    assert export.call_args.kwargs["spread"] is False
     run("export", "runs/x", "--out", "x.nav", "--target", "my.toml", "--no-place")
     assert export.call_args.kwargs["target"] == "my.toml"
     assert export.call_args.kwargs["place"] is False

@@ -136,6 +136,14 @@ def export(run, tmp_path, monkeypatch):
     return lambda **options: export_run(run, out=tmp_path / "n.nav", cache_dir=tmp_path, **options)
 
 
+def test_packed_takes_fewer_and_fuller_cores(export):
+    spread, packed = export(), export(spread=False)
+    assert packed["cores"] < spread["cores"]
+    key = "memory_total"
+    assert packed["utilisation"][key]["max"] > spread["utilisation"][key]["max"]
+    assert packed["utilisation"][key]["max"] <= 1
+
+
 def test_export_places_the_network_and_says_how_full_its_cores_are(export, tmp_path):
     found = export()
     deployment = navfile.load(tmp_path / "n.nav")
@@ -197,7 +205,7 @@ def test_lint_finds_a_network_too_large_for_the_board(monkeypatch):
 def test_rates_of_a_few_samples_decide_who_gets_more_cores(monkeypatch):
     deployment = compile_module(samples.warmed_model("add"), samples.poisson_inputs(4, 4))
     given = []
-    monkeypatch.setattr(run_module, "map_graph", lambda *args: given.append(args[2]))
+    monkeypatch.setattr(run_module, "map_graph", lambda *args, **_: given.append(args[2]))
     on_cores(deployment, samples.poisson_inputs(2, 4))
     (messages,) = given
     outputs = collect(fast.run(deployment, samples.poisson_inputs(2, 4)))
@@ -213,6 +221,6 @@ def test_a_network_that_overflows_on_them_is_placed_with_equal_rates(monkeypatch
     with pytest.raises(OutOfRange):
         collect(fast.run(deployment, loud))
     given = []
-    monkeypatch.setattr(run_module, "map_graph", lambda *args: given.append(args[2]))
+    monkeypatch.setattr(run_module, "map_graph", lambda *args, **_: given.append(args[2]))
     on_cores(deployment, loud)
     assert given == [None]
