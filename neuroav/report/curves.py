@@ -64,10 +64,11 @@ def by_steps(break_even: Mapping[str, Mapping[str, Any]]) -> Curves | None:
     found = {key: b["by_steps"] for key, b in break_even.items()}
     steps = next(iter(found.values()))["steps"]
     x = linear_axis(float(max(steps)), lambda v: f"{v:g}")
-    return _curves(found, x, steps, float(some["steps"]), "Steps per sample", _steps_text)
+    return _curves(found, x, steps, float(some["steps"]), "Steps per sample", steps_text)
 
 
-def _steps_text(value: float) -> str:
+def steps_text(value: float) -> str:
+    """Return a number of steps."""
     return f"{value:.1f}{NARROW}steps"
 
 
@@ -85,7 +86,7 @@ def _curves(
             BASELINES[key][0],
             BASELINES[key][1],
             _path(x, y, at, base["value"]),
-            _meets(found[key]["crossing"]["value"], text),
+            meets(found[key]["crossing"]["value"], text),
             _spread(found[key]["crossing"], text),
         )
         for key, base in bases.items()
@@ -119,10 +120,11 @@ def _path(x: Axis, y: Axis, at: Sequence[float], values: Sequence[float]) -> str
     return f"M{'L'.join(_points(x, y, at, values))}"
 
 
-def _meets(crossing: Mapping[str, Any], text: Any) -> str:
+def meets(crossing: Mapping[str, Any], text: Any) -> str:
+    """Return in words where a spiking network is cheaper; ``text`` words the place."""
     if crossing["at"] is None:
         return crossing["why"]
-    if text is _steps_text and crossing["at"] < 1:
+    if text is steps_text and crossing["at"] < 1:
         return "dearer at every number of steps"
     return f"cheaper below {text(crossing['at'])}"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuroav.report.format import count, estimate, kind_name, percent, si
+from neuroav.report.format import counted, estimate, kind_name, percent, si
 
 
 # --- axes -------------------------------------------------------------------------------------
@@ -204,11 +204,7 @@ def _each(row: Mapping[str, Any]) -> str:
     """Return count x price in words."""
     if row["unit_cost"]["value"] is None:
         return ""
-    price = estimate(row["unit_cost"])
-    if row["counted_in"] == "chip seconds":
-        return f"{si(row['count'], 's')} of chips × {price}"
-    unit = "" if row["counted_in"] == "events" else f" {row['counted_in']}"
-    return f"{count(row['count'])}{unit} × {price}"
+    return f"{counted(row)} × {estimate(row['unit_cost'])}"
 
 
 def energy_chart(reports: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> Chart | None:

@@ -119,6 +119,16 @@ def si(value: float | None, unit: str) -> str:
     return f"{digits(value * factor)}{NARROW}{shown}".rstrip()
 
 
+def counted(row: Mapping[str, Any]) -> str:
+    """Return the count of an event kind with what it is counted in, where that is not events."""
+    if row["count"] is None:
+        return UNKNOWN
+    if row["counted_in"] == "chip seconds":
+        return f"{si(row['count'], 's')} of chips"
+    unit = "" if row["counted_in"] == "events" else f" {row['counted_in']}"
+    return f"{count(row['count'])}{unit}"
+
+
 def estimate(item: Mapping[str, Any]) -> str:
     """Return the value of an estimate with its unit."""
     return si(item["value"], item["unit"])

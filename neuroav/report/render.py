@@ -131,6 +131,7 @@ def environment() -> Environment:
     )
     environment.filters |= {
         "count": fmt.count,
+        "counted": fmt.counted,
         "percent": fmt.percent,
         "estimate": fmt.estimate,
         "band": fmt.band,

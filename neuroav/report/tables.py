@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from neuroav.report.curves import meets, steps_text
 from neuroav.report.figures import whole
 from neuroav.report.format import (
     NODE_KINDS,
     band,
     count,
+    counted,
     estimate,
     flatten,
     kind_name,
@@ -75,7 +77,7 @@ def energy(report: Report) -> str:
     rows = [
         (
             kind_name(kind),
-            count(row["count"]),
+            counted(row),
             estimate(row["unit_cost"]),
             estimate(row["energy"]),
             band(row["energy"]),
@@ -143,13 +145,7 @@ def break_even(report: Report) -> str:
             rows.append((title, found["why"], found["why"]))
             continue
         rate, steps = (found[k]["crossing"]["value"] for k in ("by_rate", "by_steps"))
-        rows.append(
-            (
-                title,
-                rate["why"] or f"cheaper below {percent(rate['at'])}",
-                steps["why"] or f"cheaper below {steps['at']:.1f} steps",
-            )
-        )
+        rows.append((title, meets(rate, percent), meets(steps, steps_text)))
     return table(("against", "mean spike rate", "steps per sample"), rows)
 
 
