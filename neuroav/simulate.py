@@ -186,15 +186,26 @@ def run_backend(
     backend: str,
     *,
     batch: int | None = None,
+    memory_bytes: int | None = None,
     record: Path | None = None,
     states: bool = False,
     observers: Sequence[Observer] = (),
     progress: Progress | None = None,
 ) -> Outcome:
-    """Run one executor over all samples in chunks, shown to ``observers``; return the outcome."""
+    """Run one executor over all samples in chunks, shown to ``observers``; return the outcome.
+
+    memory_bytes: bound on the arrays of a chunk, for the executor ``fast``; ConfigError for others.
+    """
     run, graph = executor(backend), deployment.integer
+    if memory_bytes is not None and backend != "fast":
+        raise ConfigError(
+            f"a bound on memory is for --backend fast, found {backend}; leave it out, or bound the "
+            "run by --batch"
+        )
     counter, digest, scores = Counter(graph), SpikeDigest(graph), []
     options: dict[str, Any] = {} if batch is None else {"batch": batch}
+    if memory_bytes is not None:
+        options["memory_bytes"] = memory_bytes
     if progress:
         options["progress"] = lambda done, total: progress(f"simulating ({backend})", done, total)
     target = (
@@ -238,6 +249,7 @@ def simulate(
     samples: int | None = None,
     split: str | None = None,
     batch: int | None = None,
+    memory_mb: int | None = None,
     record: Path | None = None,
     cache_dir: Path,
     data_root: Path | None = None,
@@ -256,7 +268,15 @@ def simulate(
         data_root=data_root,
         progress=progress,
     )
-    outcome = run_backend(deployment, data, backend, batch=batch, record=record, progress=progress)
+    outcome = run_backend(
+        deployment,
+        data,
+        backend,
+        batch=batch,
+        memory_bytes=None if memory_mb is None else memory_mb << 20,
+        record=record,
+        progress=progress,
+    )
     correct = outcome.predictions == data.labels
     return {
         "backend": backend,

@@ -38,6 +38,29 @@ def verify(
     backends: two or more names; the first is what the others are held against. samples: default 16.
     Keys as docs/file-format.md lists for ``verify --json``.
     """
+    deployment, data = prepare(
+        path,
+        backends=backends,
+        samples=samples,
+        split=split,
+        cache_dir=cache_dir,
+        data_root=data_root,
+        progress=progress,
+    )
+    return compare(deployment, data, backends, progress)
+
+
+def prepare(
+    path: str | Path,
+    *,
+    backends: list[str],
+    samples: int | None = None,
+    split: str | None = None,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Deployment, Samples]:
+    """Return the deployment and the samples that ``verify`` runs; ConfigError for backends."""
     if len(backends) < 2 or len(set(backends)) != len(backends):
         raise ConfigError(
             f"backends are {','.join(backends)}: give two or more different names, "
@@ -54,15 +77,28 @@ def verify(
         data_root=data_root,
         progress=progress,
     )
-    return compare(deployment, data, backends, progress)
+    return deployment, data
 
 
 def compare(
     deployment: Deployment, data: Samples, backends: list[str], progress: Progress | None = None
 ) -> dict[str, Any]:
     """Run all backends on ``data`` and compare them; see ``verify``."""
-    graph = deployment.integer
-    outputs = {b: _collect(deployment, data, b, progress) for b in backends}
+    return compared(deployment, len(data), run_all(deployment, data, backends, progress))
+
+
+def run_all(
+    deployment: Deployment, data: Samples, backends: list[str], progress: Progress | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return all outputs of every backend, (samples, steps, *shape) int32 by population."""
+    return {b: _collect(deployment, data, b, progress) for b in backends}
+
+
+def compared(
+    deployment: Deployment, samples: int, outputs: Mapping[str, Outputs]
+) -> dict[str, Any]:
+    """Return what ``verify`` says of outputs by backend, the first held against the others."""
+    graph, backends = deployment.integer, list(outputs)
     first = outputs[backends[0]]
     counter = Counter(graph)
     counter.add(Trace(0, first))
@@ -76,7 +112,7 @@ def compare(
     return {
         "equal": found is None,
         "backends": backends,
-        "samples": len(data),
+        "samples": samples,
         "steps": graph.steps,
         "neurons": sum(p.neurons for p in graph.populations.values()),
         "nodes": list(graph.order),

@@ -21,6 +21,7 @@ from neuroav.cli.common import (
     sample_options,
     table,
 )
+from neuroav.cli.explained import explanation
 from neuroav.cli.progress import Reporter
 
 BACKENDS = ("reference", "fast", "lava")
@@ -42,6 +43,11 @@ _BY_NODE = ("spikes_per_sample", "synops_per_sample")
     help="Samples computed together; changes the time, never the result.",
 )
 @click.option(
+    "--memory-mb",
+    type=click.IntRange(min=1),
+    help="Compute fewer samples together where their arrays would take more (fast only).",
+)
+@click.option(
     "--record",
     type=click.Path(path_type=Path),
     metavar="FILE.h5",
@@ -54,6 +60,7 @@ def simulate(
     file: str,
     backend: str,
     batch: int | None,
+    memory_mb: int | None,
     record: Path | None,
     samples: int | None,
     split: str | None,
@@ -73,6 +80,7 @@ def simulate(
             samples=samples,
             split=split,
             batch=batch,
+            memory_mb=memory_mb,
             record=record,
             cache_dir=cache_dir,
             data_root=data_root,
@@ -103,35 +111,66 @@ def _node_table(found: dict[str, Any]) -> Table:
     show_default=True,
     help="Which executors to compare, separated by commas.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say where spikes change, from the float network to the last executor, and why.",
+)
+@click.option(
+    "--against",
+    metavar="OTHER.nav",
+    help="Also hold the integer graph against another file's, field by field.",
+)
+@click.option(
+    "--certificate",
+    type=click.Path(path_type=Path),
+    metavar="FILE.md",
+    help="Write a page that says what was found equal; only where all is.",
+)
 @sample_options(PROBE_SPLITS, split=None, samples="16")
 @data_options
 @json_option
 def verify(
     file: str,
     backends: list[str],
+    explain: bool,
+    against: str | None,
+    certificate: Path | None,
     samples: int | None,
     split: str | None,
     data_root: Path | None,
     cache_dir: Path,
 ) -> Outcome:
     """Compare executors spike by spike; exit 1 if unequal."""
+    from neuroav.explain import verify_explained
     from neuroav.simulate import resolve_deployment
     from neuroav.verify import verify as verify_file
 
+    path = resolve_deployment(file)
     with Reporter() as progress:
-        found = verify_file(
-            resolve_deployment(file),
-            backends=backends,
-            samples=samples,
-            split=split,
-            cache_dir=cache_dir,
-            data_root=data_root,
-            progress=progress,
-        )
-    head = {k: v for k, v in found.items() if k not in ("equal", "backends", "nodes", "digests")}
-    verdict = "equal" if found["equal"] else "NOT EQUAL"
+        common: dict[str, Any] = {
+            "backends": backends,
+            "samples": samples,
+            "split": split,
+            "cache_dir": cache_dir,
+            "data_root": data_root,
+            "progress": progress,
+        }
+        if explain or against or certificate:
+            found = verify_explained(
+                path, explain=explain, against=against, certificate=certificate, **common
+            )
+        else:
+            found = verify_file(path, **common)
+    hidden = ("equal", "backends", "nodes", "digests", "explain", "against", "certificate")
+    head = {k: v for k, v in found.items() if k not in hidden}
+    other = against and found["first_divergence"] is None  # then only the other file is unequal
+    verdict = "equal" if found["equal"] or other else "NOT EQUAL"
     shown: list[RenderableType] = [
         f"{', '.join(backends)}: {verdict}",
         pairs({"file": file} | head),
+        *explanation(found),
     ]
+    if certificate:
+        shown += ["", f"certificate: {found['certificate'] or 'not written'}"]
     return Outcome(found, shown, ok=bool(found["equal"]))

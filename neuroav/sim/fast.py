@@ -19,7 +19,7 @@ import numpy as np
 
 from neuroav import integer as ig
 from neuroav.deployment import Deployment
-from neuroav.errors import OutOfRange
+from neuroav.errors import MissingDependency, OutOfRange
 from neuroav.fixed import Arithmetic
 from neuroav.sim.real import from_heads, import_torch
 from neuroav.sim.trace import Progress, Trace, batches
@@ -34,13 +34,16 @@ def run(
     inputs: Mapping[str, np.ndarray],
     *,
     batch: int = 64,
+    memory_bytes: int | None = None,
     states: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[Trace]:
     """Yield a Trace per batch of samples; equal to ``reference.run`` bit for bit.
 
-    inputs: event counts (samples, steps, *shape) by input name. states: also record the membrane
-    voltage of every IntLif. Raises OutOfRange, DataError, MissingDependency.
+    inputs: event counts (samples, steps, *shape) by input name. memory_bytes: computes fewer
+    samples at a time than ``batch`` where that keeps the arrays of a batch below it; one at least.
+    states: also record the membrane voltage of every IntLif. Raises OutOfRange, DataError,
+    MissingDependency.
     """
     torch = import_torch()
     graph, arith = deployment.integer, deployment.profile.arithmetic
@@ -48,12 +51,34 @@ def run(
     largest = {n: int(v.max(initial=0)) for n, v in checked.items()}
     layers = {n: _layer(graph, n, arith) for n in graph.order if n not in graph.inputs}
     total = len(next(iter(checked.values())))
+    if memory_bytes is not None:
+        batch = max(1, min(batch, memory_bytes // sample_bytes(graph, states=states)))
     for first, part in batches(checked, batch):
         with torch.inference_mode():
             outputs, voltages = _run_batch(graph, layers, part, largest, states)
         yield Trace(first, outputs, voltages)
         if progress:
             progress(min(first + batch, total), total)
+
+
+def sample_bytes(graph: ig.IntGraph, *, states: bool = False) -> int:
+    """Return an upper estimate of the bytes that one sample of a batch takes while it is computed.
+
+    Messages of all populations as float32 and int32, voltages likewise, and for the layer that
+    takes most: sums of several projections in float64, and the input unrolled for its kernels.
+    """
+    kept = sum(p.neurons for p in graph.populations.values()) * (16 if states else 8)
+    unrolled = max(
+        (
+            p.weight[0].size * p.groups * int(np.prod(pop.shape[1:]))
+            for pop in graph.populations.values()
+            for p in pop.projections
+            if isinstance(p, ig.IntConv2d)
+        ),
+        default=0,
+    )
+    widest = max(p.neurons for p in graph.populations.values())
+    return graph.steps * (kept + 4 * 8 * widest) + 8 * unrolled
 
 
 def _run_batch(
@@ -75,7 +100,8 @@ def _run_batch(
         bounds = layer.bounds(top)
         sums = [layer.current(values, bound, port) for port, bound in enumerate(bounds)]
         values[name], voltage = layer.neurons(sums, bounds, states)
-        top[name] = int(values[name].abs().max())
+        spiking = isinstance(graph.populations[name], ig.SPIKING_CLASSES)
+        top[name] = 1 if spiking else max(abs(int(v)) for v in values[name].aminmax())
         if voltage is not None:
             voltages[name] = _record(voltage)
     return {n: _record(v) for n, v in values.items()}, voltages
@@ -83,6 +109,20 @@ def _run_batch(
 
 def _record(value: torch.Tensor) -> np.ndarray:
     return np.moveaxis(value.to(import_torch().int32).numpy(), 0, 1)
+
+
+def import_loops() -> Any:
+    """Return the compiled neuron loops; MissingDependency without numba."""
+    try:
+        from neuroav.sim import _loops
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise MissingDependency(
+            "numba is not installed; the fast executor needs it: pip install 'neuroav[train]' "
+            "(or use --backend reference)"
+        ) from None
+    return _loops
 
 
 def _float32_is_exact() -> bool:
@@ -188,13 +228,18 @@ class _Layer:
         """Return x; OutOfRange outside -limit..limit (looked at only where bound allows that)."""
         if bound <= limit:
             return x
-        low, high = (int(v) for v in x.aminmax())
+        low, high = x.aminmax()
+        self._refuse(low, high, limit, what)
+        return x
+
+    def _refuse(self, lowest: Any, highest: Any, limit: int, what: str) -> None:
+        """Raise OutOfRange unless both ends lie inside -limit..limit."""
+        low, high = int(lowest), int(highest)
         if low < -limit or high > limit:
             raise OutOfRange(
                 f"{self.name}: {what} reached {low if low < -limit else high}, the register holds "
                 f"-{limit}..{limit}; use fewer weight bits or smaller input counts for this layer"
             )
-        return x
 
     def _lif(self, a: torch.Tensor, bound: int, states: bool):
         """Integer LIF over all steps: ``fixed.lif_step`` on whole numbers in floating point."""
@@ -210,22 +255,27 @@ class _Layer:
         dtype = torch.float32 if simple and bound_v < 1 << 24 else torch.float64
         limit_u = (1 << (arith.current_bits - 1)) - 1
         limit_v = (1 << (arith.voltage_bits - 1)) - 1
-        b = torch.from_numpy(bias).to(dtype)
-        threshold = torch.from_numpy(pop.threshold * shift).to(dtype)
-        u = torch.zeros(a.shape[1:], dtype=dtype)
-        v = torch.zeros_like(u)
+        real = np.float32 if dtype == torch.float32 else np.float64
+        rows = (
+            np.broadcast_to(x, pop.shape).astype(real).reshape(-1)
+            for x in (bias, pop.threshold * shift)
+        )
         spikes = torch.empty(a.shape, dtype=torch.float32)
-        voltages = torch.empty(a.shape, dtype=dtype) if states else None
-        for t in range(len(a)):
-            u.mul_(keep_u).trunc_().add_(a[t], alpha=shift)
-            self._check(u, bound_u, limit_u, "the synaptic current")
-            v.mul_(keep_v).trunc_().add_(u).add_(b)
-            self._check(v, bound_v, limit_v, "the membrane voltage")
-            torch.gt(v, threshold, out=spikes[t])
-            v.mul_(1 - spikes[t])
-            if voltages is not None:
-                voltages[t] = v
-        return spikes, voltages
+        voltages = torch.empty(a.shape if states else (0, 0, 0), dtype=dtype)
+        extremes = import_loops().lif(
+            a.to(dtype).contiguous().flatten(2).numpy(),
+            spikes.flatten(2).numpy(),
+            voltages.flatten(2).numpy(),
+            *rows,
+            real(keep_u),
+            real(keep_v),
+            real(shift),
+            states,
+            bound_u > limit_u or bound_v > limit_v,
+        )
+        self._refuse(extremes[0], extremes[1], limit_u, "the synaptic current")
+        self._refuse(extremes[2], extremes[3], limit_v, "the membrane voltage")
+        return spikes, voltages if states else None
 
 
 def attention(
@@ -297,14 +347,27 @@ class _Synapses:
             y[..., p.offset : p.offset + x[0, 0].numel()] = x.flatten(2) * p.weight
             return y
         functional, flat = import_torch().nn.functional, x.flatten(0, 1)
-        if isinstance(p, ig.IntPool):  # a divisor of 1 makes the average a sum
-            y = functional.avg_pool2d(flat, p.kernel, p.stride, p.padding, divisor_override=1)
+        if isinstance(p, ig.IntPool):
+            y = _window_sums(flat, p, self.target[1:])
         else:
             assert isinstance(p, ig.IntConv2d)
             y = functional.conv2d(
                 flat, self.kernel.to(x.dtype), None, p.stride, p.padding, p.dilation, p.groups
             )
         return y.unflatten(0, x.shape[:2])
+
+
+def _window_sums(x: torch.Tensor, p: ig.IntPool, places: tuple[int, ...]) -> torch.Tensor:
+    """Return sums over the windows of (N, C, H, W), along rows and then along columns."""
+    (top, left), functional = p.padding, import_torch().nn.functional
+    x = functional.pad(x, (left, left, top, top)) if top or left else x
+    for axis in (2, 3):
+        stride, count = p.stride[axis - 2], places[axis - 2]
+        span = (count - 1) * stride + 1
+        ways = [x.narrow(axis, i, span) for i in range(p.kernel[axis - 2])]
+        parts = [w[:, :, ::stride] if axis == 2 else w[..., ::stride] for w in ways]
+        x = sum(parts[1:], parts[0])
+    return x
 
 
 def _layer(graph: ig.IntGraph, name: str, arith: Arithmetic) -> _Layer:

@@ -196,10 +196,10 @@ def test_simulate(run, stand_in):
     simulate = stand_in("neuroav.simulate:simulate", return_value=SIMULATED)
     done = run(
         "simulate", "x.nav", "--backend", "reference", "--samples", 2, "--split", "probe",
-        "--batch", 4, "--record", "r.h5",
+        "--batch", 4, "--memory-mb", 9, "--record", "r.h5",
     )  # fmt: skip
     simulate.assert_called_once_with(
-        Path("x.nav"), backend="reference", samples=2, split="probe", batch=4,
+        Path("x.nav"), backend="reference", samples=2, split="probe", batch=4, memory_mb=9,
         record=Path("r.h5"), progress=ANY, **FOLDERS,
     )  # fmt: skip
     rows = [line.split() for line in done.out.splitlines()]
@@ -237,6 +237,23 @@ def test_verify_exits_1_when_unequal(run, stand_in, equal):
     done = run("verify", "x.nav", "--json")
     assert (done.code, done.json) == (not equal, found)
     assert verify.call_args.kwargs["backends"] == ["reference", "fast"]
+
+
+def test_verify_explains_and_certifies_on_demand(run, stand_in):
+    plain = stand_in("neuroav.verify:verify")
+    found = {"equal": False, "certificate": None, "first_divergence": None}
+    explained = stand_in("neuroav.explain:verify_explained", return_value=found)
+    done = run("verify", "x.nav", "--against", "y.nav", "--certificate", "c.md")
+    assert done.code == 1
+    assert done.out.endswith("certificate: not written\n")
+    explained.assert_called_once_with(
+        Path("x.nav"), backends=["reference", "fast"], explain=False, against="y.nav",
+        certificate=Path("c.md"), samples=None, split=None, progress=ANY, **FOLDERS,
+    )  # fmt: skip
+    run("verify", "x.nav", "--explain")
+    assert explained.call_args.kwargs["explain"] is True
+    assert explained.call_args.kwargs["against"] is None
+    plain.assert_not_called()
 
 
 def test_report(run, stand_in):

@@ -14,7 +14,8 @@ from neuroav import integer as ig
 from neuroav import navfile, simulate
 from neuroav.errors import ConfigError, DataError, OutOfRange
 from neuroav.mapping.mapper import map_graph
-from neuroav.sim import reference
+from neuroav.sim import fast, reference
+from neuroav.sim.trace import SpikeDigest
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,25 @@ def test_fast_and_reference_have_equal_digests_whatever_the_batch(path):
     options = (("reference", None), ("fast", 1), ("fast", 5), ("fast", None))
     digests = {run(path, backend=b, batch=n)["spike_digest"] for b, n in options}
     assert len(digests) == 1
+
+
+def test_a_bound_on_memory_makes_batches_smaller_and_changes_nothing(path):
+    deployment = navfile.load(path)
+    need = fast.sample_bytes(deployment.integer)
+    found = {}
+    for memory, sizes in ((None, [12]), (5 * need, [5, 5, 2]), (1, [1] * 12)):
+        traces = list(fast.run(deployment, deployment.probe.inputs, memory_bytes=memory))
+        assert [t.samples for t in traces] == sizes
+        digest = SpikeDigest(deployment.integer)
+        for trace in traces:
+            digest.add(trace)
+        found[memory] = digest.hexdigest()
+    assert len(set(found.values())) == 1
+    assert run(path, backend="fast", memory_mb=1)["spike_digest"] == found[None]
+    with pytest.raises(
+        ConfigError, match="a bound on memory is for --backend fast, found reference"
+    ):
+        run(path, backend="reference", memory_mb=1)
 
 
 def test_digest_is_what_the_contract_says(path):

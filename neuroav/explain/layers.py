@@ -1,0 +1,175 @@
+"""Where it changed: float twin -> integer network -> each executor, population by population."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav.deployment import Deployment
+from neuroav.explain.rederive import Derived, derive
+from neuroav.explain.swaps import first_difference, recovered, sides
+from neuroav.explain.twin import Twin, agreement, is_spiking
+from neuroav.sim import real
+from neuroav.sim.trace import collect
+
+Messages = Mapping[str, np.ndarray]
+QAT = "training with the deployed integers (quant.aware=true)"
+FINER = "a smaller unit (--calibration mse)"
+
+
+def explain_layers(
+    deployment: Deployment, fed: Messages, outputs: Mapping[str, Messages]
+) -> dict[str, Any]:
+    """Return the table of stages, and the layers ranked by what they lose themselves.
+
+    fed: what was fed, by the names of ``Deployment.fed``. outputs: by executor, the first is the
+    integer network. Keys as docs/exactness.md lists for ``explain``.
+    """
+    first, *others = outputs
+    messages = outputs[first]
+    twin = Twin(deployment, messages, fed)
+    whole = collect(real.run(deployment.real, fed))
+    rows, alone = [], []
+    for name in deployment.integer.order:
+        if _is_fed(deployment, name):
+            continue
+        row: dict[str, Any] = {
+            "name": name,
+            "kind": type(deployment.integer.populations[name]).__name__,
+            "spiking": is_spiking(deployment.integer.populations[name]),
+            "float_agreement": None,
+            "own_agreement": None,
+        }
+        if twin.covers(name):
+            row |= _against_float(deployment, name, twin, whole[name], messages)
+        else:
+            alone.append(name)
+        row["executors"] = {b: float((outputs[b][name] == messages[name]).mean()) for b in others}
+        rows.append(row)
+    lost = [r for r in rows if r["own_agreement"] is not None and r["own_agreement"] < 1]
+    # half a unit of a graded value is no measure beside a spike: those come after
+    lost.sort(key=lambda r: (not r["spiking"], r["own_agreement"]))
+    return {
+        "layers": rows,
+        "ranked": [r["name"] for r in lost],
+        "without_twin": alone,
+    }
+
+
+def _is_fed(deployment: Deployment, name: str) -> bool:
+    """Return whether a population is an input that nothing computes."""
+    pop = deployment.integer.populations[name]
+    return isinstance(pop, ig.IntInput) and name not in deployment.host
+
+
+def _against_float(
+    deployment: Deployment, name: str, twin: Twin, whole: np.ndarray, messages: Messages
+) -> dict[str, Any]:
+    """Return the part of a row that compares a population with its node of the twin."""
+    graph = deployment.integer
+    pop, scale = graph.populations[name], graph.scales[name]
+    deployed, own, whole = twin.deployed(name), twin.own(name), twin.cut(name, whole)
+    agree = agreement(deployed, own, scale, is_spiking(pop))
+    row: dict[str, Any] = {
+        "float_agreement": float(agreement(deployed, whole, scale, is_spiking(pop)).mean()),
+        "own_agreement": float(agree.mean()),
+        "own_lost": int((~agree).sum()),
+    }
+    if not is_spiking(pop):
+        last = deployed[:, -own.shape[1] :]
+        row["mean_difference"] = float(np.abs(last - own).mean() * scale[1] / scale[0])
+    if agree.all():
+        return row
+    place = first_place(~agree)
+    step = place[1] + deployed.shape[1] - agree.shape[1]
+    row["first"] = {"sample": place[0], "step": step, "index": list(place[2])}
+    derived = derive(deployment, name)
+    if derived:
+        row["settings"] = asdict(derived.settings) if derived.settings else None
+    if derived and isinstance(pop, ig.IntLif):
+        both = sides(deployment, name, twin, derived, messages)
+        row["first"] |= first_difference(both, place, bool(own[(*place[:2], *place[2])]))
+        row["recovers"] = recovered(both, own, agree)
+    elif derived and isinstance(pop, ig.IntReadout):
+        row |= _readout(deployment, name, twin, own, place)
+    else:
+        row["first"] |= _values(deployed, own, place, scale)
+        if isinstance(pop, ig.IntTimeSum):  # sums have neither bias nor threshold
+            row["first"]["cause"] = "rounding of weight"
+        return row
+    most = max(row["recovers"], key=row["recovers"].__getitem__)
+    helps = row["recovers"][most] > 0
+    row["dominant"] = most if helps else None  # None: it takes more than one at a time
+    row["advice"] = advice(deployment, pop, derived, most) if helps else None
+    return row
+
+
+def first_place(different: np.ndarray) -> tuple[int, int, tuple[int, ...]]:
+    """Return (sample, step, index) of the first True of (samples, steps, *shape)."""
+    sample, step, *index = (int(i) for i in np.argwhere(different)[0])
+    return sample, step, tuple(index)
+
+
+def _values(deployed, own, place, scale: tuple[int, int]) -> dict[str, Any]:
+    sample, step, index = place
+    at = (sample, step - own.shape[1], *index)  # from the end: own may have the last step alone
+    values = float(deployed[at]), float(own[at])
+    unit = scale[0] / scale[1]
+    return {
+        "deployed": values[0],
+        "float": values[1],
+        "difference": {"message": (values[1] - values[0]) / unit},
+        "cause": None,
+    }
+
+
+def _readout(deployment: Deployment, name: str, twin: Twin, own, place) -> dict[str, Any]:
+    """Return how class scores come nearer with the float weights or bias, and the first's cause.
+
+    recovers: share of the mean |difference| that goes with the swap.
+    """
+    graph = deployment.integer
+    pop = graph.populations[name]
+    assert isinstance(pop, ig.IntReadout)
+    unit = graph.scales[name][0] / graph.scales[name][1]
+    weighted, bias = (v / unit for v in twin.scores(name))  # in integer units
+    deployed = twin.deployed(name)
+    final = deployed[:, -1] / unit
+    whole_bias = np.broadcast_to(pop.bias, pop.shape) * graph.steps
+    swapped = {
+        "weight": weighted + whole_bias,
+        "bias": final - whole_bias + bias,
+    }
+    wanted = weighted + bias
+    left = {k: np.abs(v - wanted) for k, v in swapped.items()}
+    start = np.abs(final - wanted).mean()
+    sample, _, index = place
+    cause = min(left, key=lambda k: left[k][(sample, *index)])
+    first = {"sample": sample, "step": graph.steps - 1, "index": list(index)}
+    first |= _values(deployed, own, place, graph.scales[name])
+    return {
+        "first": first | {"cause": f"rounding of {cause}"},
+        "recovers": {k: float(1 - v.mean() / start) for k, v in left.items()},
+    }
+
+
+def advice(deployment: Deployment, pop: ig.Population, derived: Derived, dominant: str) -> str:
+    """Return the setting that would bring back most of what the dominant rounding takes."""
+    arith, rules = deployment.profile.arithmetic, deployment.profile.rules
+    bits = [p.weight_bits for p in pop.projections if hasattr(p, "weight_bits")]
+    channels = isinstance(pop, ig.IntLif) and derived.unit.size == 1 and bool(bits)
+    channels = channels and pop.shape[0] > 1 and rules.thresholds_per_neuron
+    finest = derived.settings is not None and derived.settings.calibration == "mse"
+    if dominant == "decay":
+        return "a membrane time constant whose dt / tau_mem is a multiple of 1/4096, or " + QAT
+    if dominant == "weight" and bits and min(bits) < arith.weight_bits:
+        return f"more bits (--bits {arith.weight_bits}; these weights have {min(bits)})"
+    if channels:
+        return "scales per output channel (--per-channel)"
+    if dominant in ("weight", "threshold") and bits and not finest:
+        return f"{FINER}, or {QAT}"
+    return QAT

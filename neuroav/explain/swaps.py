@@ -1,0 +1,136 @@
+"""Which rounding changed a spike: the float part of a neuron swapped in, one by one.
+
+A population runs on the messages it received, with its integer weights, threshold, bias or decay
+replaced by the twin's real ones. What brings the float spike back is what lost it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from neuroav import integer as ig
+from neuroav import nodes as rn
+from neuroav.deployment import Deployment
+from neuroav.explain.recompute import Drive, integer_drive, lif, port_sums
+from neuroav.explain.rederive import Derived, per_channel, real_threshold
+from neuroav.explain.twin import Twin
+
+SWAPS = ("weight", "threshold", "bias", "decay")
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Neurons on the same messages: integer, and as the float twin has them, in registers' units.
+
+    worth: real synaptic input of 1 in a register, it broadcasts to the shape.
+    """
+
+    integer: Drive
+    float: Drive
+    worth: np.ndarray
+
+    def with_float(self, parts: Iterable[str]) -> Drive:
+        """Return the integer neurons with these parts (of ``SWAPS``) from the float side."""
+        drive, other = self.integer, self.float
+        for part in parts:
+            if part == "weight":
+                drive = replace(drive, current=other.current)
+            elif part == "threshold":
+                drive = replace(drive, level=other.level)
+            elif part == "bias":
+                drive = replace(drive, bias=other.bias)
+            else:
+                drive = replace(drive, keep=other.keep, keep_current=0.0, whole=False)
+        return drive
+
+    def only(self, sample: int, index: tuple[int, ...]) -> Sides:
+        """Return the same for one neuron in one sample."""
+        shape = self.integer.current.shape[2:]
+        worth = np.broadcast_to(self.worth, shape)[index]
+        return Sides(self.integer.only(sample, index), self.float.only(sample, index), worth)
+
+
+def sides(deployment: Deployment, name: str, twin: Twin, derived: Derived, messages: Any) -> Sides:
+    """Return both sides of a population of leaky neurons (an IntLif with a Lif as twin)."""
+    graph, arith = deployment.integer, deployment.profile.arithmetic
+    pop, node = graph.populations[name], deployment.real.nodes[name]
+    assert isinstance(pop, ig.IntLif)
+    assert isinstance(node, rn.Lif)
+    worth = per_channel(derived.unit, pop.shape) / (1 << arith.input_shift)
+    bias = twin.bias(name)
+    real = Drive(
+        current=(twin.input(name) - bias) / worth,
+        bias=bias / worth,
+        level=np.asarray(real_threshold(node, deployment.real) / worth),
+        keep=1 - deployment.real.dt_s / node.tau_mem_s,
+        whole=False,
+    )
+    whole = integer_drive(pop, port_sums(graph, name, pop, messages)[0], arith)
+    return Sides(whole, real, worth)
+
+
+def recovered(both: Sides, expected: np.ndarray, agree: np.ndarray) -> dict[str, float]:
+    """Return by swap the share of places it brings to the float spike, less those it takes away.
+
+    expected: float spikes; agree: where the integer neurons give them already. Negative where a
+    swap alone does harm.
+    """
+    found = {}
+    for part in SWAPS:
+        spikes = lif(both.with_float([part]))[0]
+        found[part] = float((spikes == expected).mean() - agree.mean())
+    return found
+
+
+def first_difference(
+    both: Sides, place: tuple[int, int, tuple[int, ...]], expected: bool
+) -> dict[str, Any]:
+    """Return quantities of both sides at one place, their difference, and the rounding behind it.
+
+    place: sample, step, index. expected: the float spike. Numbers under ``integer`` and
+    ``difference`` are in registers' units, under ``real`` in the twin's synaptic input.
+    """
+    sample, step, index = place
+    one = both.only(sample, index)
+    (sent, whole), (_, real) = _at(one.integer, step), _at(one.float, step)
+    restoring = [
+        parts
+        for count in range(1, len(SWAPS) + 1)
+        for parts in combinations(SWAPS, count)
+        if _at(one.with_float(parts), step)[0] == expected
+    ]
+    alone = [parts[0] for parts in restoring if len(parts) == 1]
+    fewest = [p for p in restoring if len(p) == len(restoring[0])] if restoring else []
+    margin = _margin(whole)
+    moved = {p: abs(_margin(_at(one.with_float(p), step)[1]) - margin) for p in fewest}
+    best = max(fewest, key=lambda p: moved[p]) if fewest else None
+    return {
+        "deployed": int(sent),
+        "float": int(expected),
+        "integer": {k: int(v) for k, v in whole.items()},
+        "real": {k: float(v * one.worth) for k, v in real.items()},
+        "difference": {k: float(real[k] - whole[k]) for k in whole},
+        "restored_by": alone,
+        "cause": f"rounding of {' and '.join(best)}" if best else "order",
+    }
+
+
+def _at(drive: Drive, step: int) -> tuple[bool, dict[str, float]]:
+    """Return (spike, quantities) of one neuron at a step."""
+    spikes, membranes = lif(drive)
+    found = {
+        "synaptic_sum": drive.current[0, step],
+        "bias": drive.bias,
+        "membrane": membranes[0, step],
+        "threshold": drive.level,
+    }
+    return bool(spikes[0, step]), {k: float(v) for k, v in found.items()}
+
+
+def _margin(quantities: dict[str, float]) -> float:
+    return quantities["membrane"] - quantities["threshold"]
