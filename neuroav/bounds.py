@@ -1,14 +1,18 @@
 """Worst-case range of every accumulator, from weights and possible inputs, before anything runs.
 
 Interval arithmetic in execution order. A message of an input lies in 0..max_count, a spike in 0..1,
-a graded sum in the interval of its synaptic sum; every range includes the 0 an accumulator starts
-from. For LIF neurons the voltage has a sharp upper end, because a neuron above threshold is reset:
-v' <= keep * (threshold << 6) + u + bias. Where every interval lies inside its register the network
-cannot overflow on any input; where one does not, the run-time check of every executor stands guard.
+a graded sum in the interval of its channel's synaptic sum, and no message leaves its register: a
+run in which one would is refused there. Every range includes the 0 an accumulator starts from, and
+a padded place sends nothing. For LIF neurons the voltage has a sharp upper end: one above threshold
+is reset to 0, so a step leaves at most min(v, threshold << 6), and the leak keeps order:
+v' <= decay(max(0, min(v, threshold << 6))) + u + bias. Where every interval lies inside its
+register the network cannot overflow on any input; where one does not, the run-time check of every
+executor stands guard.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +23,7 @@ from neuroav.errors import UnsupportedNode
 from neuroav.fixed import Arithmetic, decay
 
 Interval = tuple[int, int]
+Range = tuple[np.ndarray, np.ndarray]  # lowest and highest message by channel, int64; 0 in between
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,20 @@ class Bound:
 
 def bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, tuple[Bound, ...]]:
     """Return the accumulators of every population that has some, in execution order."""
-    messages: dict[str, Interval] = {}
+    messages: dict[str, Range] = {}
     found: dict[str, tuple[Bound, ...]] = {}
     for name in graph.order:
         pop = graph.populations[name]
         if isinstance(pop, ig.IntInput):
-            messages[name] = (0, pop.max_count)
+            messages[name] = _by_channel(pop, 0, pop.max_count, arith)
             continue
         if pop.ports > 1 or pop.holds:
-            found[name], messages[name] = _joined(graph, pop, messages, arith)
-            continue
-        low, high = _synaptic_sum(graph, pop, messages)
-        found[name], messages[name] = _neurons(pop, low, high, graph.steps, arith)
+            found[name], (low, high) = _joined(graph, pop, messages, arith)
+        else:
+            found[name], (low, high) = _neurons(
+                pop, *_synaptic_sum(graph, pop, messages), graph.steps, arith
+            )
+        messages[name] = _by_channel(pop, low, high, arith)
     return found
 
 
@@ -66,9 +73,24 @@ def unproven(found: Mapping[str, tuple[Bound, ...]]) -> dict[str, list[str]]:
     }
 
 
+def _by_channel(pop: ig.Population, low, high, arith: Arithmetic) -> Range:
+    """Return the interval of every channel's messages; low, high: of its neurons, broadcast."""
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    ends = [
+        np.broadcast_to(np.clip(v, -payload, payload).astype(np.int64), pop.shape)
+        for v in (low, high)
+    ]
+    low, high = (v.reshape(pop.shape[0], -1) for v in ends)
+    return low.min(axis=1), high.max(axis=1)
+
+
+def _span(low, high) -> Interval:
+    return int(np.min(low)), int(np.max(high))
+
+
 def _joined(
-    graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Interval], arith: Arithmetic
-) -> tuple[tuple[Bound, ...], Interval]:
+    graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Range], arith: Arithmetic
+):
     """Return (bounds, interval of the messages) of a population with several ports or frames."""
     payload = (1 << (arith.payload_bits - 1)) - 1
     if isinstance(pop, ig.ATTENTION_CLASSES):
@@ -76,88 +98,119 @@ def _joined(
         span = (0, pop.cap or summed * pop.head_channels)
         return (Bound("the count of attention", *span, payload),), span
     sums = [_synaptic_sum(graph, pop, messages, port) for port in range(pop.ports)]
-    spans = [(int(low.min()), int(high.max())) for low, high in sums]
+    sums = [(low.astype(object), high.astype(object)) for low, high in sums]  # may pass 64 bits
+    low, high = sums[0]  # 0 lies between them
     if isinstance(pop, ig.IntTimeSum):
         weights = pop.step_weights(graph.steps)
         positive, negative = int(weights[weights > 0].sum()), int(weights[weights < 0].sum())
-        low, high = spans[0]  # 0 lies between them
-        span = (positive * low + negative * high, positive * high + negative * low)
-        message = (span[0] >> pop.shift, span[1] >> pop.shift)
-        return (Bound("the count over a sample", *span, payload),), message
+        low, high = positive * low + negative * high, positive * high + negative * low
+        span = _span(low, high)
+        return (Bound("the count over a sample", *span, payload),), (
+            low >> pop.shift,
+            high >> pop.shift,
+        )
     assert isinstance(pop, ig.IntProduct)
-    corners = [a * b for a in spans[0] for b in spans[1]]
-    span = (min(corners), max(corners))
+    corners = np.broadcast_arrays(*(a * b for a in sums[0] for b in sums[1]))
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    sent = (low >> pop.shift, high >> pop.shift)
     if not pop.shift:
-        return (Bound("the product", *span, payload),), span
-    message = (span[0] >> pop.shift, span[1] >> pop.shift)
+        return (Bound("the product", *_span(low, high), payload),), sent
     return (
-        Bound("the product", *span, (1 << ig.PRODUCT_BITS) - 1),
-        Bound("the product's message", *message, payload),
-    ), message
+        Bound("the product", *_span(low, high), (1 << ig.PRODUCT_BITS) - 1),
+        Bound("the product's message", *_span(*sent), payload),
+    ), sent
 
 
 def _synaptic_sum(
-    graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Interval], port: int = 0
-):
+    graph: ig.IntGraph, pop: ig.Population, messages: Mapping[str, Range], port: int = 0
+) -> Range:
     """Return (low, high) of the sum at a port, int64 arrays that broadcast to the population."""
     low = high = np.zeros(1, np.int64)
     for p in pop.projections:
         if p.port != port:
             continue
         source = graph.populations[p.source].shape
-        part_low, part_high = _projected(p, source, *messages[p.source], axes=len(pop.shape))
+        part_low, part_high = _projected(p, source, pop.shape, *messages[p.source])
         low, high = low + part_low, high + part_high
     return low, high
 
 
-def _projected(p: ig.Projection, source: tuple[int, ...], low: int, high: int, axes: int):
-    """Return the interval of one projection's sum for messages in low..high.
+def _projected(
+    p: ig.Projection, source: ig.Shape, shape: ig.Shape, low: np.ndarray, high: np.ndarray
+) -> Range:
+    """Return the interval of one projection's sum; low, high: of the messages, by channel."""
+    places = math.prod(source[1:])
+    if isinstance(p, ig.IntConv2d):
+        out, fan = p.weight.shape[:2]
+        channel = np.arange(out)[:, None] // (out // p.groups) * fan + np.arange(fan)
+        return _at_places(p, source, shape, *_weighed(p.weight, low[channel], high[channel]))
+    if isinstance(p, ig.IntPool):
+        taps = np.ones((len(low), 1, *p.kernel), np.int64)
+        return _at_places(p, source, shape, *_weighed(taps, low[:, None], high[:, None]))
+    if isinstance(p, ig.IntDense):
+        return _weighed(p.weight.reshape(len(p.weight), -1, places), low, high)
+    if isinstance(p, ig.IntSpatialSum):
+        return low * places, high * places
+    if isinstance(p, ig.IntPlace):
+        parts = np.zeros((2, p.size), np.int64)
+        parts[:, p.offset : p.offset + len(low) * places] = np.repeat((low, high), places, axis=1)
+        low, high = parts
+    elif not isinstance(p, (ig.IntIdentity, ig.IntSpread)):
+        raise UnsupportedNode(f"no bound is known for {type(p).__name__} from {p.source}")
+    weight = 1 if isinstance(p, ig.IntSpread) else p.weight
+    ends = (weight * low, weight * high)
+    column = (-1, *[1] * (len(shape) - 1))
+    return np.minimum(*ends).reshape(column), np.maximum(*ends).reshape(column)
 
-    Padded places send nothing, so 0 always counts as a possible message.
+
+def _weighed(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> Range:
+    """Return the interval of the sum over source channels, by output and tap.
+
+    weight: (out, in, ...taps); low, high: (out or none, in). Dense synapses: (out, in, places),
+    and the sum runs over the places too.
     """
-    low, high = min(low, 0), max(high, 0)
-    if isinstance(p, (ig.IntConv2d, ig.IntDense)):
-        taps = p.weight.reshape(len(p.weight), -1)
-        positive, negative = np.maximum(taps, 0).sum(axis=1), np.minimum(taps, 0).sum(axis=1)
-    else:
-        count = _taps(p, source)
-        weight = p.weight if isinstance(p, (ig.IntIdentity, ig.IntPlace)) else 1
-        positive = np.array([max(weight, 0) * count])
-        negative = np.array([min(weight, 0) * count])
-    shape = (-1, *[1] * (axes - 1))
+    low, high = (v.reshape(*v.shape, *[1] * (weight.ndim - 2)) for v in (low, high))
+    positive, negative = np.maximum(weight, 0), np.minimum(weight, 0)
+    axes = (1, 2) if weight.ndim == 3 else 1
     return (
-        (positive * low + negative * high).reshape(shape),
-        (positive * high + negative * low).reshape(shape),
+        (positive * low + negative * high).sum(axis=axes),
+        (positive * high + negative * low).sum(axis=axes),
     )
 
 
-def _taps(p: ig.Projection, source: tuple[int, ...]) -> int:
-    """Return how many sources a target neuron of a unit-weight projection has, at most."""
-    if isinstance(p, (ig.IntIdentity, ig.IntPlace, ig.IntSpread)):
-        return 1
-    if isinstance(p, ig.IntPool):
-        return p.kernel[0] * p.kernel[1]
-    if isinstance(p, ig.IntSpatialSum):
-        return source[1] * source[2]
-    raise UnsupportedNode(f"no bound is known for {type(p).__name__} from {p.source}")
+def _at_places(
+    p: ig.IntConv2d | ig.IntPool, source: ig.Shape, shape: ig.Shape, *taps: np.ndarray
+) -> Range:
+    """Return the sums over the taps that lie inside the source, (out, rows, columns) each.
+
+    A tap at a padded place adds nothing, so only neurons far from a border have all of them.
+    """
+    inside = []
+    for axis, kernel in enumerate(taps[0].shape[1:]):
+        dilation = p.dilation[axis] if isinstance(p, ig.IntConv2d) else 1
+        place = np.arange(shape[axis + 1])[:, None] * p.stride[axis] - p.padding[axis]
+        place = place + np.arange(kernel) * dilation
+        inside.append(((place >= 0) & (place < source[axis + 1])).astype(np.int64))
+    low, high = (inside[0] @ tap @ inside[1].T for tap in taps)
+    return low, high
 
 
 def _neurons(pop: ig.Population, low: np.ndarray, high: np.ndarray, steps: int, arith: Arithmetic):
     """Return (bounds, interval of the messages) of a population whose sum lies in low..high."""
     payload = (1 << (arith.payload_bits - 1)) - 1
-    span = (int(low.min()), int(high.max()))
+    span = _span(low, high)
     if isinstance(pop, ig.IntLif):
         return _lif(pop, low, high, steps, arith), (0, 1)
     if isinstance(pop, (ig.IntOr, ig.IntAnd)):
         return (Bound("the synaptic sum", *span, arith.sum_max),), (0, 1)
     if isinstance(pop, ig.IntSum):
-        return (Bound("the graded message", *span, payload),), span
+        return (Bound("the graded message", *span, payload),), (low, high)
     if isinstance(pop, ig.IntWinner):
         return (Bound("the synaptic sum", *span, payload),), (0, 1)
     assert isinstance(pop, ig.IntReadout)
-    most = (int(np.max(high + pop.bias)), int(np.min(low + pop.bias)))
-    top, bottom = max(0, most[0] * steps), min(0, most[1] * steps)
-    return (Bound("the readout accumulator", bottom, top, payload),), (bottom, top)
+    top = np.maximum(0, (high + pop.bias) * steps)
+    bottom = np.minimum(0, (low + pop.bias) * steps)
+    return (Bound("the readout accumulator", *_span(bottom, top), payload),), (bottom, top)
 
 
 def _lif(
@@ -166,15 +219,15 @@ def _lif(
     one, shift = 1 << arith.decay_bits, 1 << arith.input_shift
     bias = pop.bias_mantissa << pop.bias_exponent
     keep_u, keep_v = one - pop.decay_u - 1, one - pop.decay_v
-    rest = pop.threshold * shift * keep_v // one  # the most that a step without a spike leaves
-    u_low = u_high = v_low = v_rest = np.zeros(1, np.int64)
+    most = pop.threshold * shift  # that a step without a spike leaves
+    u_low = u_high = v_low = v_high = np.zeros(1, np.int64)
     spans: list[tuple[int, int, int, int]] = []
     for _ in range(steps):
         u_low = decay(u_low, one - keep_u, arith.decay_bits) + low * shift
         u_high = decay(u_high, one - keep_u, arith.decay_bits) + high * shift
         v_low = decay(np.minimum(v_low, 0), one - keep_v, arith.decay_bits) + u_low + bias
-        v_high = v_rest + u_high + bias
-        v_rest = np.maximum(rest, 0)
+        left = np.maximum(np.minimum(v_high, most), 0)  # 0 after a spike
+        v_high = decay(left, one - keep_v, arith.decay_bits) + u_high + bias
         spans.append((u_low.min(), u_high.max(), v_low.min(), v_high.max()))
     u_span = int(min(0, *(s[0] for s in spans))), int(max(0, *(s[1] for s in spans)))
     v_span = int(min(0, *(s[2] for s in spans))), int(max(0, *(s[3] for s in spans)))

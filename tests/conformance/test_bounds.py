@@ -2,70 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from accumulators import observed
 from hypothesis import HealthCheck, given, settings
 from strategies_intgraph import make_deployment, random_deployments
 
 from neuroav import integer as ig
 from neuroav.bounds import bounds, unproven
 from neuroav.hardware import load_profile
-from neuroav.sim import reference
 
 ARITH = load_profile("loihi2").arithmetic
-
-
-def port_sums(pop, outputs, steps):
-    """Return the synaptic sums at every port, int64 (steps, *shape) each."""
-    sums = [np.zeros((steps, *pop.shape), np.int64) for _ in range(pop.ports)]
-    for p in pop.projections:
-        for t in range(steps):
-            sums[p.port][t] += reference.synaptic_sum(p, outputs[p.source][t], pop.shape)
-    return sums
-
-
-def observed(deployment, inputs):
-    """Return by population the (low, high) of every accumulator, from the reference's own steps."""
-    graph, spans = deployment.integer, {}
-
-    def note(name, index, value):
-        low, high = spans.get((name, index), (0, 0))
-        spans[name, index] = (min(low, int(value.min())), max(high, int(value.max())))
-
-    for sample in range(len(next(iter(inputs.values())))):
-        frames = {n: v[sample].astype(np.int64) for n, v in inputs.items()}
-        outputs, _ = reference.run_sample(graph, ARITH, frames)
-        for name in graph.order:
-            pop = graph.populations[name]
-            if isinstance(pop, ig.ATTENTION_CLASSES):
-                note(name, 0, outputs[name])
-                continue
-            if isinstance(pop, (ig.IntProduct, ig.IntTimeSum)):
-                whole = replace(pop, shift=0)  # what the register holds before the shift
-                wide = replace(ARITH, payload_bits=40)
-                sums = port_sums(pop, outputs, graph.steps)
-                note(name, 0, reference.all_steps(name, whole, sums, wide)[0])
-                if isinstance(pop, ig.IntProduct) and pop.shift:
-                    note(name, 1, outputs[name])
-                continue
-            state = reference.initial_state(pop)
-            for t in range(graph.steps):
-                a = sum((reference.synaptic_sum(p, outputs[p.source][t], pop.shape)
-                         for p in pop.projections), np.zeros(pop.shape, np.int64))  # fmt: skip
-                if isinstance(pop, ig.IntLif):
-                    high = replace(pop, threshold=np.full_like(pop.threshold, 2**17 - 1))
-                    (u, v), _ = reference.neuron_step(name, high, state, a, ARITH)
-                    note(name, 0, u)
-                    note(name, 1, v)
-                if isinstance(pop, (ig.IntOr, ig.IntAnd, ig.IntSum, ig.IntWinner)):
-                    note(name, 0, a)
-                if not isinstance(pop, ig.IntInput):
-                    state, out = reference.neuron_step(name, pop, state, a, ARITH)
-                    if isinstance(pop, ig.IntReadout):
-                        note(name, 0, out)
-    return spans
 
 
 @settings(max_examples=60, deadline=None, derandomize=True,

@@ -49,13 +49,20 @@ def random_deployments(draw) -> tuple[Deployment, dict[str, np.ndarray]]:
 
 
 def random_deployment(
-    seed: int, *, hidden: int = 4, steps: int = 5, samples: int = 3, holding: bool = True
+    seed: int,
+    *,
+    hidden: int = 4,
+    steps: int = 5,
+    samples: int = 3,
+    holding: bool = True,
+    largest: int = 7,
 ) -> tuple[Deployment, dict[str, np.ndarray]]:
     """Return a random deployment and inputs (samples, steps, *shape); same seed, same network.
 
-    holding: whether populations may occur that answer a sample only when it is complete.
+    holding: whether populations may occur that answer a sample only when it is complete. largest:
+    most rows and columns of an input.
     """
-    growth = _Growth(np.random.default_rng(seed), steps, samples, holding)
+    growth = _Growth(np.random.default_rng(seed), steps, samples, holding, largest)
     for number in range(hidden):
         growth.add_hidden(f"p{number}")
     growth.add_readout()
@@ -67,14 +74,18 @@ def random_deployment(
 class _Growth:
     """A graph under construction: populations with their latencies and simulated outputs."""
 
-    def __init__(self, rng: np.random.Generator, steps: int, samples: int, holding: bool) -> None:
+    def __init__(
+        self, rng: np.random.Generator, steps: int, samples: int, holding: bool, largest: int
+    ) -> None:
         self.rng, self.steps, self.samples, self.holding = rng, steps, samples, holding
         self.arith: Arithmetic = load_profile("loihi2").arithmetic
         self.populations: dict[str, ig.Population] = {}
         self.outputs: dict[str, np.ndarray] = {}
         self.latency: dict[str, int] = {}
         for name in ("eye", "ear"):
-            shape = (int(rng.integers(1, 4)), int(rng.integers(3, 8)), int(rng.integers(3, 8)))
+            shape = tuple(
+                int(rng.integers(low, top + 1)) for low, top in ((1, 3), *[(3, largest)] * 2)
+            )
             fired = rng.random((samples, steps, *shape)) < 0.4
             self.outputs[name] = fired * rng.integers(1, MAX_COUNT + 1, fired.shape)
             self.populations[name] = ig.IntInput(shape, (), MAX_COUNT)
