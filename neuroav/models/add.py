@@ -17,6 +17,7 @@ from torch import nn
 
 from neuroav.models.attention import AttentionBranch, CrossOptions
 from neuroav.models.layers import Add, Gain, Lif, LifParameters, SpatialMean, TimeMean
+from neuroav.models.segments import Segmented
 from neuroav.models.stems import BranchShape, StemName, conv_norm, make_stem
 
 
@@ -34,7 +35,7 @@ class Sizes:
     mlp_bias: bool = False
 
 
-class SpikingMlp(nn.Module):
+class SpikingMlp(Segmented):
     """Tokens x -> x + MLP(x), two 1x1 convolutions with batch norm and LIF each."""
 
     def __init__(self, sizes: Sizes) -> None:
@@ -47,6 +48,9 @@ class SpikingMlp(nn.Module):
         self.residual = Add()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(self._with_residual, x)
+
+    def _with_residual(self, x: torch.Tensor) -> torch.Tensor:
         return self.residual(x, self.lif2(self.fc2(self.lif1(self.fc1(x)))))
 
 

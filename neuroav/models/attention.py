@@ -16,6 +16,7 @@ from neuroav.models.layers import (
     SpatialAttention,
     TemporalAttention,
 )
+from neuroav.models.segments import Segmented
 from neuroav.models.stems import conv_norm
 
 Form = Literal["spatial", "temporal", "spatiotemporal", "mask"]
@@ -52,7 +53,7 @@ class Projection(nn.Module):
         return self.lif(self.conv(x))
 
 
-class AttentionBranch(nn.Module):
+class AttentionBranch(Segmented):
     """One attention from y to x: (x, y) tokens (T, B, D, H, W) -> binary (T, B, D, H, W)."""
 
     def __init__(self, kind: str, embed_dim: int, neuron: LifParameters, cross: CrossOptions):
@@ -70,10 +71,13 @@ class AttentionBranch(nn.Module):
         self.proj = Projection(embed_dim, neuron)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.part(self._attend, x, y)
+
+    def _attend(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return self.proj(self.attention_lif(self.attention(self.q(x), self.k(y), self.v(y))))
 
 
-class MaskBranch(nn.Module):
+class MaskBranch(Segmented):
     """Mask-style attention from y to x: binary, causal, one neuron per head and token."""
 
     def __init__(self, embed_dim: int, neuron: LifParameters, cross: CrossOptions) -> None:
@@ -85,4 +89,7 @@ class MaskBranch(nn.Module):
         self.proj = Projection(embed_dim, neuron)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.part(self._attend, x, y)
+
+    def _attend(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return self.proj(self.mask(self.mask_lif(self.head_sum(self.q(x))), self.v(y)))

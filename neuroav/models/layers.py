@@ -19,7 +19,7 @@ from norse.torch.functional.lif_box import (
 from norse.torch.functional.reset import reset_value
 from torch import nn
 
-from neuroav.models.fused import FusedLif, StepConstants
+from neuroav.models.fused import StepConstants, lif
 
 SURROGATES = ("super", "tanh", "triangle", "heavi_erfc", "circ")
 
@@ -90,7 +90,7 @@ class Lif(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return FusedLif.apply(x, self.constants)
+        return lif(x, self.constants)
 
     def stepwise(self, x: torch.Tensor) -> torch.Tensor:
         """The same by Norse's own step function, slower: what ``forward`` is compared with."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from torch import nn
 
 from neuroav.errors import ConfigError
 from neuroav.models.layers import Add, Lif, LifParameters, PerStep
+from neuroav.models.segments import Segmented
 
 StemName = Literal["compact", "shallow", "deep"]
 
@@ -41,7 +43,7 @@ def conv_norm(inputs: int, outputs: int, kernel: int, bias: bool = False) -> Per
     return PerStep(nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(outputs))))
 
 
-class Stem(nn.Module):
+class Stem(Segmented):
     """(T, B, C, H, W) -> tokens (T, B, D, H', W') in {0, 1, 2}.
 
     widths: channels of the stages; pools: the pooling layer of each, or None.
@@ -67,8 +69,15 @@ class Stem(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for number in range(self.stages):
-            for layer in ("conv", "lif", "pool"):
-                x = self.get_submodule(f"{layer}{number}")(x)
+            x = self.part(partial(self._stage, number), x)
+        return self.part(self._with_position, x)
+
+    def _stage(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        for layer in ("conv", "lif", "pool"):
+            x = self.get_submodule(f"{layer}{number}")(x)
+        return x
+
+    def _with_position(self, x: torch.Tensor) -> torch.Tensor:
         return self.tokens(x, self.position_lif(self.position(x)))
 
 

@@ -162,8 +162,16 @@ class StftConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """How to train. modality_dropout: share of the samples of a batch that lose one modality,
-    each with the same chance, in networks of two and more."""
+    """How to train.
+
+    modality_dropout: share of the samples of a batch that lose one modality, each with the same
+    chance, in networks of two and more. threads: of torch and of the neurons' loops. recompute:
+    keep less for the backward pass and compute it twice, gradients equal. precision: of
+    convolutions and linear layers in training; neurons are float32 in both, and 'bfloat16' changes
+    some spikes (docs/training-speed.md). device: 'cpu', or 'cuda' with an optional number; a GPU
+    adds in another order, so now and then a spike differs. The last three are for networks that
+    read events, and device also for training that is not aware of quantization.
+    """
 
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -174,6 +182,9 @@ class TrainConfig(_Section):
     modality_dropout: float = Field(0.0, ge=0, le=1)
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+    recompute: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
 
 
 class QuantConfig(_Section):

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 
 
 def score(model: nn.Module, frames: Frames, classes: int, batch_size: int = 128) -> dict[str, Any]:
-    """Return samples, accuracy (fraction), loss (nats), confusion [label][predicted]."""
+    """Return samples, accuracy (fraction), loss (nats), confusion [label][predicted].
+
+    The model computes where its parameters are.
+    """
+    device = next(model.parameters()).device
     accuracy = MulticlassAccuracy(classes, average="micro")
     confusion = MulticlassConfusionMatrix(classes)
     loss, model_was_training = 0.0, model.training
     model.eval()
     with torch.no_grad():
         for inputs, labels in iterate(frames, model.inputs, batch_size):  # type: ignore[arg-type]
-            logits = model(*inputs)
+            logits = model(*(x.to(device) for x in inputs)).cpu()
             accuracy.update(logits, labels)
             confusion.update(logits, labels)
             loss += float(functional.cross_entropy(logits, labels, reduction="sum"))

@@ -18,8 +18,10 @@ import torch
 from torch import nn
 
 from neuroav.errors import ConfigError, TrainingError
+from neuroav.memory import kept_memory
 from neuroav.models import build_model, check_model_name, released
 from neuroav.models.registry import InputShapes
+from neuroav.models.segments import set_recompute
 from neuroav.quantization import RANGE_SAMPLES
 from neuroav.training import checkpoint as ck
 from neuroav.training.batches import (
@@ -74,6 +76,7 @@ def train(
         )
     check_model_name(config.model.name)  # before data are prepared and the folder is claimed
     check_kinds(config.model.name, config.data.name)
+    training_device(config)
     _check_folder(out, config, resume)
     torch.set_num_threads(config.train.threads)
     data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
@@ -92,12 +95,14 @@ def train(
             calibrate_range(model, to_tensors(first, names, slice(None)))  # type: ignore[arg-type]
     # a quarter faster on a CPU (benchmarks/training_step.py); torch does not declare the argument
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_recompute(model, config.train.recompute)
     out.mkdir(parents=True, exist_ok=True)
     ck.write_text(out / ck.CONFIG, dump_config(config))
     run = _Run(config, out, model, data)
     if resume:
         run.restore()
-    return run.fit(progress)
+    with kept_memory():
+        return run.fit(progress)
 
 
 def _train_zero_shot(
@@ -115,6 +120,12 @@ def _train_zero_shot(
         raise ConfigError(
             "--init-from: zero-shot networks start afresh in both stages, so that no test class "
             "has been seen; train without it"
+        )
+    options = config.train
+    if options.recompute or options.precision != "float32" or options.device != "cpu":
+        raise ConfigError(
+            f"train.recompute, train.precision and train.device are for networks that read events, "
+            f"{config.model.name!r} classifies by text; leave them as they are by default"
         )
     run = ZeroShotRun(config, out, data)
     out.mkdir(parents=True, exist_ok=True)
@@ -157,6 +168,22 @@ def _check_folder(out: Path, config: RunConfig, resume: bool) -> None:
         )
 
 
+def training_device(config: RunConfig) -> torch.device:
+    """Return the device that ``train.device`` names; ConfigError where it cannot be used."""
+    device = torch.device(config.train.device)
+    if device.type == "cuda" and config.quant.aware:
+        raise ConfigError(
+            "train.device is 'cuda', but training aware of quantization rounds on the CPU; use "
+            "'cpu'"
+        )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "train.device is 'cuda', but torch finds no GPU here; install torch for CUDA or use "
+            "'cpu'"
+        )
+    return device
+
+
 def learning_rate_factor(step: int, *, warmup: int, total: int) -> float:
     """Return the share of the peak rate at ``step``: linear warm-up, then half a cosine to 0."""
     if step < warmup:
@@ -181,7 +208,9 @@ class _Run:
     """State of one training run between epochs."""
 
     def __init__(self, config: RunConfig, out: Path, model: nn.Module, data: AVData) -> None:
-        self.config, self.out, self.model, self.data = config, out, model, data
+        self.config, self.out, self.data = config, out, data
+        self.device = training_device(config)
+        self.model = model.to(self.device)  # before the optimizer takes its parameters
         self.optimizer = make_optimizer(model, config.train)
         self.train_split: AVSplit = data.split("train")
         self.val_frames = data.split("val").frames()
@@ -272,6 +301,7 @@ class _Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
+        inputs, labels = [x.to(self.device) for x in inputs], labels.to(self.device)
         logits, loss = training_loss(self.model, inputs, labels, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -20,14 +20,8 @@ def training_loss(
 
     Cross-modal networks add ``alignment_loss``, ``cmci`` the losses of each modality's own head.
     """
-    residuals: Mapping[str, torch.Tensor] = {}
-    own: tuple[torch.Tensor, ...] = ()
-    if isinstance(model, Cmci):
-        logits, own = model.logits_and_own(*inputs)
-    elif isinstance(model, CrossModal) and config.scmrl.alignment_weight:
-        logits, residuals = model.logits_and_residuals(*inputs)
-    else:
-        logits = model(*inputs)
+    with autocast(inputs[0].device, config.train.precision):
+        logits, residuals, own = _outputs(model, inputs, config)
     smoothing = config.train.label_smoothing
     loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     for scores in own:
@@ -36,6 +30,28 @@ def training_loss(
         weight, temperature = config.scmrl.alignment_weight, config.scmrl.temperature
         loss = loss + weight * mean_alignment_loss(residuals, labels, temperature)
     return logits, loss
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which a network computes with ``precision`` ('float32', 'bfloat16').
+
+    Neurons stay in float32 (``neuroav.models.fused``); what they read comes rounded to bfloat16.
+    """
+    lower = precision == "bfloat16"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower, cache_enabled=False)
+
+
+def _outputs(
+    model: nn.Module, inputs: Sequence[torch.Tensor], config: RunConfig
+) -> tuple[torch.Tensor, Mapping[str, torch.Tensor], tuple[torch.Tensor, ...]]:
+    """Return logits, the residuals to align and the scores of each modality's own head."""
+    if isinstance(model, Cmci):
+        logits, own = model.logits_and_own(*inputs)
+        return logits.float(), {}, tuple(scores.float() for scores in own)
+    if isinstance(model, CrossModal) and config.scmrl.alignment_weight:
+        logits, residuals = model.logits_and_residuals(*inputs)
+        return logits.float(), residuals, ()
+    return model(*inputs).float(), {}, ()
 
 
 def mean_alignment_loss(
