@@ -76,6 +76,21 @@ class Processes:
             if b"neuroav.sim.lava.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
 
+    @classmethod
+    def named(cls, worker: int) -> dict[str, int]:
+        """Return a worker and its children by name: 'worker', 'tracker' and 'manager' of shared
+        memory, and the first 15 characters of the names of Lava's processes."""
+        found = {"worker": worker}
+        for pid in cls.children(worker):
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+            if b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                name = "tracker"
+            elif name == Path(f"/proc/{worker}/comm").read_text().strip():
+                name = "manager"
+            assert name not in found
+            found[name] = pid
+        return found
+
     @staticmethod
     def segments(pid: int) -> set[str]:
         """Return the shared memory files a process has mapped."""

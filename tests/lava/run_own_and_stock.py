@@ -29,6 +29,15 @@ class Bench:
         self.folder, self.rng = folder, np.random.default_rng(5)
         self.recorded: dict[str, object] = {}
         self.sunk: dict[str, object] = {}
+        self.written: dict[str, str] = {}
+        self.files = 0
+
+    def file(self, shape) -> str:
+        """Return the path of a new array for a value per step."""
+        self.files += 1
+        path = str(self.folder / f"{self.files}.npy")
+        np.save(path, np.zeros((STEPS, *shape), np.int32))
+        return path
 
     def source(self, shape, high: int = 4, density: float = 0.4):
         from lava.proc.io.source import RingBuffer
@@ -48,14 +57,13 @@ class Bench:
         """Return own recordings by name and stock ones by 'stock sink: name'."""
         from lava.magma.core.run_conditions import RunSteps
         from lava.magma.core.run_configs import Loihi2SimCfg
+        from lava.proc.io.sink import Read
 
-        from neuroav.sim.lava.processes.recorder import PORTS, Recorder, StateRecorder
+        from neuroav.sim.lava.processes.recorder import PORTS, Recorder
 
-        names, files = list(self.recorded), {}
-        for name in [*names, *states]:
-            port = self.recorded.get(name) or states[name]
-            files[name] = str(self.folder / f"{len(files)}.npy")
-            np.save(files[name], np.zeros((STEPS, *port.shape), np.int32))
+        names = list(self.recorded)
+        files = {name: self.file(self.recorded[name].shape) for name in names}
+        read = {name: Read(buffer=STEPS) for name in states}
         roots = []
         for first in range(0, len(names), len(PORTS) - 1):
             part = names[first : first + len(PORTS)]
@@ -67,10 +75,12 @@ class Bench:
                 self.recorded[name].connect(getattr(recorder, port))
             roots.append(recorder)
         for name, variable in states.items():
-            StateRecorder(variable=variable, file=files[name])
+            read[name].connect_var(variable)
         config = Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=models)
         roots[0].run(RunSteps(STEPS), config, {"pypy_channel_size": 2})
-        results = {name: np.load(file) for name, file in files.items()}
+        results = {name: np.load(file) for name, file in {**files, **self.written}.items()}
+        for name, sink in read.items():
+            results[name] = np.moveaxis(sink.data.get(), -1, 0)
         for name, sink in self.sunk.items():
             results[f"stock sink: {name}"] = np.moveaxis(sink.data.get(), -1, 0)
         roots[0].stop()
@@ -247,11 +257,10 @@ def add_time_sums(bench: Bench) -> dict:
 def add_checked(bench: Bench, arith: Arithmetic) -> dict:
     """Neurons whose models are replaced by checked ones in one of two runs."""
     from lava.proc.graded.process import GradedVec
-    from lava.proc.io.sink import Read
     from lava.proc.lif.process import LIFReset
     from lava.proc.prodneuron.process import ProdNeuron
 
-    from neuroav.sim.lava.checked import Check, set_check
+    from neuroav.sim.lava.checked import Check, record_voltage, set_check
 
     source = bench.source((3, 4), 300)
     lif = LIFReset(
@@ -281,9 +290,8 @@ def add_checked(bench: Bench, arith: Arithmetic) -> dict:
         port.s_out.connect(process.a_in)
         set_check(process, Check(name, 1, STEPS, arith))
         bench.keep(name, process.s_out)
-    read = Read(buffer=STEPS)
-    read.connect_var(lif.v)
-    bench.sunk["voltage"] = read
+    bench.written["recorded voltage"] = bench.file(lif.v.shape)
+    record_voltage(lif, bench.written["recorded voltage"])
     return {"voltage": lif.v}
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from neuroav.errors import ConfigError, ExecutorError
 from neuroav.sim import lava
+from neuroav.sim.lava import client
 
 pytestmark = pytest.mark.lava
 
@@ -35,6 +36,7 @@ def outcomes(script, tmp_path_factory):
     output = script(
         str(Path(__file__).parent / "run_faulty.py"),
         str(tmp_path_factory.mktemp("faulty")),
+        "runtime",
         *FAULTS,
     )
     lines = re.findall(r"^OUTCOME (.*)$", output, re.MULTILINE)
@@ -57,10 +59,10 @@ def test_a_failing_process_is_named_and_all_is_cleaned_up(outcomes, fault):
 
 
 class _Sabotage:
-    """Does something to a worker's children when the first samples are done."""
+    """Does something to one of a run's processes when the first samples are done."""
 
-    def __init__(self, processes, number: int, *, whole: bool = False) -> None:
-        self._processes, self._number, self._whole = processes, number, whole
+    def __init__(self, processes, number: int, victim: str) -> None:
+        self._processes, self._number, self._victim = processes, number, victim
         self.family: list[int] = []
         self.segments: set[str] = set()
         self.at = 0.0
@@ -69,15 +71,14 @@ class _Sabotage:
         if self.family:
             return
         (worker,) = self._processes.workers(os.getpid())
-        children = self._processes.children(worker)
-        self.family = [worker, *children]
-        self.segments = set().union(*map(self._processes.segments, children))
+        named = self._processes.named(worker)
+        self.family = list(named.values())
+        self.segments = set().union(*map(self._processes.segments, self.family))
         assert done < total
-        assert len(children) >= 7
+        assert len(named) == 10  # six processes of the network, the service, and those below
         assert self.segments
         self.at = time.monotonic()
-        victim = worker if self._whole else children[len(children) // 2]
-        os.kill(victim, self._number)
+        os.kill(named[self._victim], self._number)
 
     def nothing_left(self) -> None:
         assert self.family, "the run was over before it could be disturbed"
@@ -91,29 +92,65 @@ def own_temporary_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-NAMED = r"(Lava process '(eye|edges|scores|edges from eye|scores from edges|recorder 0)'|Lava's "
+KILLED = {
+    "eye": "Lava process 'eye' died with exit code -9",
+    "edges from eye": "Lava process 'edges from eye' died with exit code -9",
+    "edges": "Lava process 'edges' died with exit code -9",
+    "scores from edg": "Lava process 'scores from edges' died with exit code -9",
+    "scores": "Lava process 'scores' died with exit code -9",
+    "recorder 0": "Lava process 'recorder 0' died with exit code -9",
+    "runtime service": "Lava's runtime service died with exit code -9",
+    "manager": "Lava's shared memory manager died",
+    "tracker": "Python's tracker of shared memory died",
+    "worker": "the Lava worker ended with exit code -9",
+}
 
 
-@pytest.mark.parametrize(
-    ("number", "whole", "message"),
-    [
-        (signal.SIGKILL, False, NAMED + r"runtime service) died with exit code -9"),
-        (signal.SIGSTOP, False, r"no progress for 3 s .*" + NAMED + r"runtime service) does not"),
-        (signal.SIGKILL, True, r"the Lava worker ended with exit code -9"),
-    ],
-    ids=["child killed", "child stopped", "worker killed"],
-)
-def test_a_disturbed_run_ends_in_an_error(small_network, processes, number, whole, message):
-    sabotage = _Sabotage(processes, number, whole=whole)
+@pytest.mark.parametrize("victim", KILLED)
+def test_whichever_process_is_killed_the_error_names_it(small_network, processes, victim):
+    """A source, a convolution, a neuron layer, a dense connection, a readout, a recorder, and all
+    that run no part of the network."""
+    sabotage = _Sabotage(processes, signal.SIGKILL, victim)
     deployment, inputs = small_network(2000)
-    with pytest.raises(ExecutorError, match=message):
-        list(lava.run(deployment, inputs, timeout_s=3, progress=sabotage))
+    with pytest.raises(ExecutorError) as caught:
+        list(lava.run(deployment, inputs, batch=1, progress=sabotage))
+    assert str(caught.value).startswith(KILLED[victim])
     assert time.monotonic() - sabotage.at < 20
     sabotage.nothing_left()
 
 
+@pytest.mark.parametrize("victim", ["edges", "runtime service"])
+def test_a_process_that_stands_still_is_named(small_network, processes, victim):
+    sabotage = _Sabotage(processes, signal.SIGSTOP, victim)
+    deployment, inputs = small_network(2000)
+    with pytest.raises(ExecutorError, match=rf"no progress for 3 s .*{victim}'? does not respond"):
+        list(lava.run(deployment, inputs, batch=1, timeout_s=3, progress=sabotage))
+    assert time.monotonic() - sabotage.at < 20
+    sabotage.nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_the_one_process_of_an_inline_run(small_network, processes, monkeypatch, number):
+    monkeypatch.setattr(client, "_GRACE_S", 1.0)
+    disturbed: list[int] = []
+
+    def disturb(done: int, total: int) -> None:
+        if not disturbed:
+            disturbed.extend(processes.workers(os.getpid()))
+            assert done < total
+            assert processes.children(*disturbed) == []
+            os.kill(disturbed[0], number)
+
+    message = "ended with exit code -9" if number == signal.SIGKILL else "not responded for 4 s"
+    options = {"batch": 1, "engine": "inline", "timeout_s": 3, "progress": disturb}
+    with pytest.raises(ExecutorError, match=message):
+        list(lava.run(*small_network(2000), **options))
+    assert not processes.alive(disturbed[0])
+    assert not list(Path(tempfile.gettempdir()).glob("neuroav-lava-*"))
+
+
 def test_an_error_in_the_callers_code_ends_the_run(small_network, processes):
-    sabotage = _Sabotage(processes, signal.SIGCONT)
+    sabotage = _Sabotage(processes, signal.SIGCONT, "worker")
 
     def interrupted(done: int, total: int) -> None:
         sabotage(done, total)
@@ -121,7 +158,7 @@ def test_an_error_in_the_callers_code_ends_the_run(small_network, processes):
 
     deployment, inputs = small_network(2000)
     with pytest.raises(KeyboardInterrupt):
-        list(lava.run(deployment, inputs, progress=interrupted))
+        list(lava.run(deployment, inputs, batch=1, progress=interrupted))
     sabotage.nothing_left()
 
 
@@ -130,8 +167,9 @@ import sys
 sys.path.insert(0, {folder!r})
 import conftest
 from neuroav.sim import lava
+from neuroav.sim.lava import client
 deployment, inputs = conftest.make_small_network(2000)
-list(lava.run(deployment, inputs, progress=lambda done, total: print(done, flush=True)))
+list(lava.run(deployment, inputs, batch=1, progress=lambda done, total: print(done, flush=True)))
 """
 
 

@@ -96,5 +96,6 @@ def test_checked_models_compute_what_lavas_models_compute(sent):
     for name in ("lif", "graded", "voltage", "strong lif", "product"):
         assert np.array_equal(sent[f"checked/{name}"], sent[f"plain/{name}"])
         assert sent[f"plain/{name}"].any()
+    assert np.array_equal(sent["checked/recorded voltage"], sent["checked/voltage"])
     assert 0.05 < sent["plain/lif"].mean() < 0.9
     assert (sent["plain/graded"] < 0).any()

@@ -16,7 +16,7 @@
 | IntDense | ``Dense`` |
 | IntIdentity, IntSpatialSum, IntSpread, IntPlace | ``Sparse`` |
 | delay | ``Delay`` (own), or a chain of identity ``Sparse`` |
-| recording | ``Recorder``, ``StateRecorder`` (own) |
+| recording | ``Recorder`` (own); voltages by the models of ``LIFReset`` |
 
 A population of latency L sees frame k at Lava's time step 1 + k + L; that fixes the reset offsets,
 the rows of the recordings and the steps in which values are range checked.
@@ -35,7 +35,7 @@ from lava.proc.lif.process import LIFReset
 from lava.proc.prodneuron.process import ProdNeuron
 from lava.proc.sparse.process import Sparse
 from lava.utils.weightutils import SignMode
-from scipy.sparse import csr_matrix, identity
+from scipy.sparse import csr_matrix, identity, kron
 
 from neuroav import integer as ig
 from neuroav.fixed import Arithmetic
@@ -44,6 +44,7 @@ from neuroav.sim.lava.checked import (
     CheckedGradedVec,
     CheckedLifReset,
     CheckedProdNeuron,
+    record_voltage,
     set_check,
 )
 from neuroav.sim.lava.layout import inner, inner_columns, inner_shape
@@ -51,7 +52,7 @@ from neuroav.sim.lava.processes.accumulator import Accumulator
 from neuroav.sim.lava.processes.attention import SpatialAttention, TemporalAttention
 from neuroav.sim.lava.processes.conv import MatrixConv
 from neuroav.sim.lava.processes.delay import Delay
-from neuroav.sim.lava.processes.recorder import PORTS, Recorder, StateRecorder
+from neuroav.sim.lava.processes.recorder import PORTS, Recorder
 from neuroav.sim.lava.processes.time_sum import TimeSum
 from neuroav.sim.lava.processes.winner import Winner
 
@@ -73,7 +74,10 @@ FULL_DECAY = 4095  # of ``u``: Lava adds 1, so nothing is left
 class Network:
     """The processes of one run.
 
-    bounds: largest magnitude of each population's message. conv: 'matmul' or 'stock'.
+    bounds: largest magnitude of each population's message. conv: 'matmul' or 'stock'. copies: of
+    the network side by side in the same processes, each for every so-manieth sample; what the last
+    of them lack is filled up with the last sample again. With several, every population has the
+    copies as its first axis inside Lava.
     ports: output port of every population; neurons: its process. delayed: shared delay lines.
     """
 
@@ -82,6 +86,7 @@ class Network:
     bounds: dict[str, int]
     samples: int
     conv: str
+    copies: int = 1
     ports: dict[str, Any] = field(default_factory=dict)
     neurons: dict[str, Any] = field(default_factory=dict)
     delayed: dict[tuple[str, int], Any] = field(default_factory=dict)
@@ -89,11 +94,24 @@ class Network:
     @property
     def steps(self) -> int:
         """Time steps to run: until the deepest population has seen the last frame."""
-        return self.samples * self.graph.steps + max(self.graph.latency.values())
+        return self._frames + max(self.graph.latency.values())
+
+    @property
+    def _frames(self) -> int:
+        """Frames that each copy sees."""
+        return -(-self.samples // self.copies) * self.graph.steps
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        return (self.copies,) if self.copies > 1 else ()
+
+    def shape(self, shape: ig.Shape) -> tuple[int, ...]:
+        """Return the shape inside Lava of a population of canonical ``shape``."""
+        return (*self.prefix, *inner_shape(shape))
 
     def window(self, latency: int) -> tuple[int, int]:
         """Return the first and last time step at which this latency handles frames of samples."""
-        return 1 + latency, latency + self.samples * self.graph.steps
+        return 1 + latency, latency + self._frames
 
     @property
     def models(self) -> dict:
@@ -114,7 +132,7 @@ def build(network: Network, inputs: dict[str, np.ndarray]) -> None:
     for name in graph.order:
         pop = graph.populations[name]
         if isinstance(pop, ig.IntInput):
-            process = _source(pop, inputs[name])
+            process = _source(network, pop, inputs[name])
             network.ports[name] = process.s_out
         else:
             process = _neurons(network, name, pop)
@@ -127,7 +145,7 @@ def build(network: Network, inputs: dict[str, np.ndarray]) -> None:
 
 
 def record(network: Network, files: dict[str, str], states: dict[str, str], counter: str) -> Any:
-    """Add recorders of outputs and LIF voltages, by population; return one of them.
+    """Add recorders of outputs and have LIF voltages recorded, by population; return a recorder.
 
     Consecutive recorders share a population, so that all processes hang together: Lava compiles
     what it reaches from one process.
@@ -146,58 +164,41 @@ def record(network: Network, files: dict[str, str], states: dict[str, str], coun
             network.ports[n].connect(getattr(recorder, port))
         recorders.append(recorder)
     for name, file in states.items():
-        StateRecorder(variable=network.neurons[name].v, file=file, name=f"voltage of {name}")
+        record_voltage(network.neurons[name], file)
     return recorders[0]
 
 
 # --- populations -----------------------------------------------------------------------------
-def _source(pop: ig.IntInput, value: np.ndarray) -> RingBuffer:
-    frames = inner(value.reshape(-1, *pop.shape), len(pop.shape))
+def _source(network: Network, pop: ig.IntInput, value: np.ndarray) -> RingBuffer:
+    missing = -len(value) % network.copies
+    full = np.concatenate([value, np.repeat(value[-1:], missing, axis=0)])
+    # samples are dealt out to the copies one by one
+    dealt = full.reshape(-1, network.copies, network.graph.steps, *pop.shape).swapaxes(1, 2)
+    frames = inner(dealt.reshape(-1, *network.prefix, *pop.shape), len(pop.shape))
     return RingBuffer(data=np.ascontiguousarray(np.moveaxis(frames, 0, -1)))
 
 
 def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
     latency, steps = network.graph.latency[name], network.graph.steps
-    shape = inner_shape(pop.shape)
+    shape = network.shape(pop.shape)
     payload = (1 << (network.arith.payload_bits - 1)) - 1
-    if isinstance(pop, ig.IntSpatialAttention):
-        return SpatialAttention(shape=shape, heads=pop.heads, cap=pop.cap, name=name)
     # a population that holds sees frame 0 of its answer a sample after frame 0 of its input
     first = (1 + latency) % steps
+    common: dict[str, Any] = {"shape": shape, "name": name}
+    window, bound = network.window(latency), network.bounds[name]
+    if isinstance(pop, ig.IntSpatialAttention):
+        return SpatialAttention(heads=pop.heads, cap=pop.cap, copies=network.copies, **common)
     if isinstance(pop, ig.IntTemporalAttention):
-        return TemporalAttention(
-            shape=shape,
-            heads=pop.heads,
-            cap=pop.cap,
-            scrambled=pop.scrambled,
-            steps=steps,
-            offset=first,
-            name=name,
-        )
+        common |= {"heads": pop.heads, "cap": pop.cap, "scrambled": pop.scrambled}
+        return TemporalAttention(steps=steps, offset=first, **common)
     if isinstance(pop, ig.IntTimeSum):
-        return TimeSum(
-            shape=shape,
-            steps=steps,
-            offset=first,
-            limit=payload,
-            message=network.bounds[name],
-            weights=pop.step_weights(steps),
-            shift=pop.shift,
-            samples=network.window(latency),
-            name=name,
-        )
+        common |= {"weights": pop.step_weights(steps), "shift": pop.shift, "samples": window}
+        return TimeSum(steps=steps, offset=first, limit=payload, message=bound, **common)
     if isinstance(pop, ig.IntWinner):
-        return Winner(shape=shape, limit=payload, samples=network.window(latency), name=name)
+        return Winner(limit=payload, copies=network.copies, samples=window, **common)
     if isinstance(pop, ig.IntReadout):
-        return Accumulator(
-            shape=shape,
-            bias=_per_neuron(pop.bias, pop),
-            reset_interval=steps,
-            reset_offset=first,
-            limit=network.bounds[name],
-            samples=network.window(latency),
-            name=name,
-        )
+        common |= {"bias": _per_neuron(pop.bias, pop, shape), "limit": bound, "samples": window}
+        return Accumulator(reset_interval=steps, reset_offset=first, **common)
     process = _stock(pop, shape, steps, first)
     set_check(process, network.check(name, latency, network.bounds[name]))
     return process
@@ -217,18 +218,18 @@ def _stock(pop: ig.Population, shape: tuple[int, ...], steps: int, first: int) -
         shape=shape,
         du=int(pop.decay_u),
         dv=int(pop.decay_v),
-        bias_mant=_per_neuron(pop.bias_mantissa, pop),
+        bias_mant=_per_neuron(pop.bias_mantissa, pop, shape),
         bias_exp=int(pop.bias_exponent),
-        vth=_per_neuron(pop.threshold, pop),
+        vth=_per_neuron(pop.threshold, pop, shape),
         reset_interval=steps,
         reset_offset=first,
     )
 
 
-def _per_neuron(value: np.ndarray, pop: ig.Population) -> np.ndarray:
-    """Return ``value`` broadcast to the population, in Lava's axis order (int32)."""
+def _per_neuron(value: np.ndarray, pop: ig.Population, shape: tuple[int, ...]) -> np.ndarray:
+    """Return ``value`` of the population broadcast to its ``shape`` inside Lava (int32)."""
     full = np.broadcast_to(value, pop.shape).astype(np.int32)
-    return np.ascontiguousarray(inner(full, len(pop.shape)))
+    return np.ascontiguousarray(np.broadcast_to(inner(full, len(pop.shape)), shape))
 
 
 # --- projections -----------------------------------------------------------------------------
@@ -243,23 +244,24 @@ def _project(network: Network, target: str, p: ig.Projection) -> Any:
         return process.a_out
     if isinstance(p, ig.IntDense):
         process = Dense(
-            weights=inner_columns(p.weight, source),
+            weights=np.kron(np.eye(network.copies, dtype=int), inner_columns(p.weight, source)),
             name=name,
             num_message_bits=GRADED,
             num_weight_bits=int(p.weight_bits),
             sign_mode=SignMode[p.sign_mode.upper()],
         )
     elif isinstance(p, ig.IntSpatialSum):
-        process = _unit_sparse(name, np.tile(np.arange(source[0]), source[1] * source[2]))
+        process = _sparse(name, _channel_of_place(source, source[1:]).T, network.copies)
     elif isinstance(p, ig.IntSpread):
-        process = _sparse(name, np.tile(np.arange(source[0]), p.places[0] * p.places[1]), source[0])
+        process = _sparse(name, _channel_of_place(source, p.places), network.copies)
     elif isinstance(p, ig.IntPlace):
-        process = _place_sparse(name, p, source)
+        process = _sparse(name, _places(p, source), network.copies)
     else:
         assert isinstance(p, ig.IntIdentity)
-        process = _identity_sparse(name, int(np.prod(source)), int(p.weight))
+        weights = identity(int(np.prod(source)), dtype=np.int32, format="csr") * int(p.weight)
+        process = _sparse(name, weights, network.copies)
     port.flatten().connect(process.s_in)
-    return process.a_out.reshape(inner_shape(network.graph.populations[target].shape))
+    return process.a_out.reshape(network.shape(network.graph.populations[target].shape))
 
 
 def _convolution(network: Network, name: str, p: ig.IntConv2d | ig.IntPool, source: ig.Shape):
@@ -271,7 +273,7 @@ def _convolution(network: Network, name: str, p: ig.IntConv2d | ig.IntPool, sour
     # the sums of frame k are formed one step before they are sent
     latency = network.graph.latency[p.source] + p.delay
     geometry: dict[str, Any] = {
-        "input_shape": inner_shape(source),
+        "input_shape": network.shape(source),
         "stride": tuple(p.stride),
         "padding": tuple(p.padding),
         "dilation": tuple(dilation),
@@ -305,65 +307,43 @@ def _delay(network: Network, source: str, steps: int) -> Any:
             network.delayed[source, steps] = line.a_out
         else:
             before = _delay(network, source, steps - 1)
-            link = _identity_sparse(name, int(np.prod(shape)), 1)
+            link = _sparse(name, identity(int(np.prod(shape)), dtype=np.int32, format="csr"))
             before.flatten().connect(link.s_in)
             network.delayed[source, steps] = link.a_out.reshape(shape)
     return network.delayed[source, steps]
 
 
-def _identity_sparse(name: str, neurons: int, weight: int) -> Sparse:
-    """One synapse per neuron. Lava stores odd weights only if all have the same sign."""
+def _channel_of_place(source: ig.Shape, places: tuple[int, ...]) -> csr_matrix:
+    """Return unit weights from the first axis of ``source`` to every one of ``places``."""
+    channels = np.tile(np.arange(source[0]), places[0] * places[1])
+    rows = np.arange(len(channels))
+    return csr_matrix(
+        (np.ones(len(rows), np.int32), (rows, channels)), shape=(len(rows), source[0])
+    )
+
+
+def _places(p: ig.IntPlace, source: ig.Shape) -> csr_matrix:
+    """Return one weight per source neuron, to the neuron ``offset`` further on."""
+    count = int(np.prod(source))
+    order = np.arange(count).reshape(source)  # our numbers of the neurons, in Lava's order
+    rows = p.offset + np.ascontiguousarray(inner(order, len(source))).reshape(-1)
+    return csr_matrix(
+        (np.full(count, p.weight, np.int32), (rows, np.arange(count))), shape=(p.size, count)
+    )
+
+
+def _sparse(name: str, weights: csr_matrix, copies: int = 1) -> Sparse:
+    """Return the process of weights that are all the same number, for every copy of the network.
+
+    Lava stores odd weights only if all have the same sign."""
+    weight = int(weights.data[0])
     mode = SignMode.EXCITATORY if weight > 0 else SignMode.INHIBITORY
     if weight == -256:  # an inhibitory synapse ends at -255
         mode = SignMode.MIXED
     return Sparse(
-        weights=(identity(neurons, dtype=np.int32, format="csr") * weight),
+        weights=kron(identity(copies, dtype=np.int32), weights, format="csr"),
         name=name,
         num_message_bits=GRADED,
         num_weight_bits=8,
         sign_mode=mode,
-    )
-
-
-def _place_sparse(name: str, p: ig.IntPlace, source: ig.Shape) -> Sparse:
-    """One synapse per source neuron, to the neuron ``offset`` further on."""
-    count = int(np.prod(source))
-    order = np.arange(count).reshape(source)  # our numbers of the neurons, in Lava's order
-    rows = p.offset + np.ascontiguousarray(inner(order, len(source))).reshape(-1)
-    weights = csr_matrix(
-        (np.full(count, p.weight, np.int32), (rows, np.arange(count))), shape=(p.size, count)
-    )
-    return Sparse(
-        weights=weights,
-        name=name,
-        num_message_bits=GRADED,
-        num_weight_bits=8,
-        sign_mode=SignMode.EXCITATORY if p.weight > 0 else SignMode.INHIBITORY,
-    )
-
-
-def _sparse(name: str, sources: np.ndarray, count: int) -> Sparse:
-    """Unit synapses: neuron i of the target is driven by neuron ``sources[i]`` of ``count``."""
-    rows = np.arange(len(sources))
-    weights = csr_matrix(
-        (np.ones(len(sources), np.int32), (rows, sources)), shape=(len(sources), count)
-    )
-    return Sparse(
-        weights=weights,
-        name=name,
-        num_message_bits=GRADED,
-        num_weight_bits=8,
-        sign_mode=SignMode.EXCITATORY,
-    )
-
-
-def _unit_sparse(name: str, targets: np.ndarray) -> Sparse:
-    """Unit synapses: neuron i of the source drives neuron ``targets[i]``."""
-    weights = csr_matrix((np.ones(len(targets), np.int32), (targets, np.arange(len(targets)))))
-    return Sparse(
-        weights=weights,
-        name=name,
-        num_message_bits=GRADED,
-        num_weight_bits=8,
-        sign_mode=SignMode.EXCITATORY,
     )

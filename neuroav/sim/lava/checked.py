@@ -46,8 +46,26 @@ def set_check(process, check: Check) -> None:
     process.proc_params["check"] = check
 
 
+def record_voltage(process, file: str) -> None:
+    """Have the model of a LIFReset write ``v`` after time step t to row t - 1 of an existing
+    ``.npy`` file, (steps, *shape)."""
+    process.proc_params["voltage"] = file
+
+
 class CheckedLifReset(PyLifResetModelBitAcc):
-    """Raises OutOfRange where ``u`` would wrap or ``v`` saturate."""
+    """Raises OutOfRange where ``u`` would wrap or ``v`` saturate; records ``v`` on request.
+
+    A port of another process to ``v`` would do, but costs a process each and a phase per step."""
+
+    def __init__(self, proc_params) -> None:
+        super().__init__(proc_params)
+        file = proc_params.get("voltage")
+        self._voltages = np.load(file, mmap_mode="r+") if file else None
+
+    def run_spk(self) -> None:
+        super().run_spk()
+        if self._voltages is not None:
+            self._voltages[self.time_step - 1] = self.v
 
     def subthr_dynamics(self, activation_in: np.ndarray) -> None:
         check: Check = self.proc_params["check"]

@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +20,15 @@ import neuroav
 from neuroav import errors
 from neuroav import integer as ig
 from neuroav.deployment import Deployment
-from neuroav.errors import ConfigError, ExecutorError
+from neuroav.errors import ConfigError, ExecutorError, unknown_name
 from neuroav.sim.lava import shim
+from neuroav.sim.lava.copies import COPIES, side_by_side
 from neuroav.sim.lava.jobs import Folder, Job, Settings
 from neuroav.sim.trace import Progress, Trace
 
-TRACE_SAMPLES = 32
 TIMEOUT_S = 120.0
 CONV_KINDS = ("matmul", "stock")
+ENGINES = ("runtime", "inline")
 _POLL_S = 0.05
 _GRACE_S = 60.0  # beyond the worker's own limit: it compiles and stops without polling
 _END_S = 5.0  # how long a terminated group may take
@@ -38,16 +41,20 @@ def run(
     batch: int = 0,
     states: bool = False,
     conv: str = "matmul",
+    engine: str = "runtime",
     timeout_s: float = TIMEOUT_S,
     progress: Progress | None = None,
 ) -> Iterator[Trace]:
-    """Yield the Traces of a run in Lava's own runtime, equal to the reference executor's.
+    """Yield the Traces of a run of Lava's processes, equal to the reference executor's.
 
     inputs: event counts (samples, steps, *shape) by input name; all samples are streamed back to
-    back through one Lava network. batch: samples per Trace, 0 for 32. states: also record the
-    membrane voltage of every IntLif, after the reset (slower). conv: 'matmul', or 'stock' for
-    Lava's own Conv and delays only (much slower). timeout_s: longest time, in seconds, without a
-    finished step. progress: called with (samples done, samples).
+    back through one Lava network. batch: samples per Trace, and at most as many copies of the
+    network side by side in the same Lava processes; 0 for 16. The numbers of a sample are the same.
+    states: also record the membrane voltage of every IntLif, after the reset (slower). conv:
+    'matmul', or 'stock' for Lava's own Conv, delays and channels only (much slower). engine: 'runtime', Lava's own, one OS process per
+    Lava process; or 'inline', the same process models in one OS process without Lava's runtime
+    (faster, docs/lava.md). timeout_s: longest time, in seconds, without a finished step. progress:
+    called with (samples done, samples).
 
     Everything happens in a Python process of its own, in its own process group, which is gone
     with all its children, files and shared memory when this returns or raises.
@@ -60,68 +67,98 @@ def run(
     total = len(next(iter(checked.values())))
     if total == 0:
         return
+    copies = side_by_side(deployment.integer, total, conv, batch)
     with _work(
         [(deployment, checked)],
-        conv,
-        states,
-        timeout_s,
-        _sample_progress(deployment.integer, total, progress),
+        Settings(os.getpid(), 1, conv, states, timeout_s, engine, batch),
+        _sample_progress(deployment.integer, total, copies, progress),
     ) as folder:
-        size = batch or TRACE_SAMPLES
+        size = batch or COPIES
+        recordings = Recordings(deployment.integer, folder.job(0), checked, copies)
         for first in range(0, total, size):
-            last = min(first + size, total)
-            yield _trace(deployment.integer, folder.job(0), checked, states, first, last)
+            yield recordings.trace(first, min(first + size, total), states)
 
 
 def run_many(
     jobs: Sequence[tuple[Deployment, Mapping[str, np.ndarray]]],
     *,
+    batch: int = 0,
     conv: str = "matmul",
+    engine: str = "runtime",
     timeout_s: float = TIMEOUT_S,
 ) -> list[dict[str, np.ndarray]]:
+    """Return for every job the outputs of all populations, int32 (samples, steps, *shape).
+
+    As ``trace_many``, which runs them.
+    """
+    options: dict[str, Any] = {"batch": batch, "conv": conv, "engine": engine}
+    return [dict(t.outputs) for t in trace_many(jobs, timeout_s=timeout_s, **options)]
+
+
+def trace_many(
+    jobs: Sequence[tuple[Deployment, Mapping[str, np.ndarray]]],
+    *,
+    batch: int = 0,
+    states: bool = False,
+    conv: str = "matmul",
+    engine: str = "runtime",
+    timeout_s: float = TIMEOUT_S,
+) -> list[Trace]:
     """Run several networks one after another in one worker: the way to run many small ones.
 
-    Returns for every job the outputs of all populations, int32 (samples, steps, *shape). Every job
-    needs at least one sample. Arguments and errors as in ``run``; messages name the job.
+    Returns the Trace of all samples of every job, which needs at least one. Arguments and errors as
+    in ``run``; messages name the job.
     """
     checked = [(d, d.counts(inputs)) for d, inputs in jobs]
     if not checked:
         return []
-    with _work(checked, conv, False, timeout_s, lambda folder: None) as folder:
-        return [
-            dict(
-                _trace(
-                    d.integer, folder.job(i), inputs, False, 0, len(next(iter(inputs.values())))
-                ).outputs
-            )
-            for i, (d, inputs) in enumerate(checked)
-        ]
+    settings = Settings(os.getpid(), len(checked), conv, states, timeout_s, engine, batch)
+    found = []
+    with _work(checked, settings, lambda folder: None) as folder:
+        for i, (deployment, inputs) in enumerate(checked):
+            graph, total = deployment.integer, len(next(iter(inputs.values())))
+            copies = side_by_side(graph, total, conv, batch)
+            recordings = Recordings(graph, folder.job(i), inputs, copies)
+            found.append(recordings.trace(0, total, states))
+    return found
 
 
-def _trace(
-    graph: ig.IntGraph, job: Job, inputs: dict[str, np.ndarray], states: bool, first: int, last: int
-) -> Trace:
-    outputs = {
-        n: inputs[n][first:last] if n in inputs else job.read("output", graph, n, first, last)
-        for n in graph.order
-    }
-    voltages = {
-        n: job.read("voltage", graph, n, first, last)
-        for n in graph.order
-        if states and isinstance(graph.populations[n], ig.IntLif)
-    }
-    return Trace(first, outputs, voltages)
+@dataclass(frozen=True, eq=False)
+class Recordings:
+    """What a run has left behind."""
+
+    graph: ig.IntGraph
+    job: Job
+    inputs: dict[str, np.ndarray]
+    copies: int
+
+    def trace(self, first: int, last: int, states: bool) -> Trace:
+        """Return samples first..last-1."""
+        graph = self.graph
+        outputs = {
+            n: self.inputs[n][first:last]
+            if n in self.inputs
+            else self.job.read("output", graph, n, first, last, self.copies)
+            for n in graph.order
+        }
+        voltages = {
+            n: self.job.read("voltage", graph, n, first, last, self.copies)
+            for n in graph.order
+            if states and isinstance(graph.populations[n], ig.IntLif)
+        }
+        return Trace(first, outputs, voltages)
 
 
 def _sample_progress(
-    graph: ig.IntGraph, total: int, progress: Progress | None
+    graph: ig.IntGraph, total: int, copies: int, progress: Progress | None
 ) -> Callable[[Folder], None]:
     """Return a function that reports the number of finished samples whenever it has grown."""
     wind_up, reported = max(graph.latency.values()), 0
 
     def report(folder: Folder) -> None:
         nonlocal reported
-        done = min(total, max(0, folder.job(0).steps_done() - wind_up) // graph.steps)
+        rounds = max(0, folder.job(0).steps_done() - wind_up) // graph.steps
+        done = min(total, rounds * copies)
         if progress and done > reported:
             reported = done
             progress(done, total)
@@ -133,25 +170,24 @@ def _sample_progress(
 @contextlib.contextmanager
 def _work(
     jobs: list[tuple[Deployment, dict[str, np.ndarray]]],
-    conv: str,
-    states: bool,
-    timeout_s: float,
+    settings: Settings,
     report: Callable[[Folder], None],
 ) -> Iterator[Folder]:
     """Run ``jobs`` to their end and lend the folder with their recordings."""
-    if conv not in CONV_KINDS:
-        raise ConfigError(f"conv is {conv!r}, allowed are {', '.join(CONV_KINDS)}")
-    if not timeout_s > 0:
-        raise ConfigError(f"timeout_s is {timeout_s}, it must be positive")
+    for name, allowed in (("conv", CONV_KINDS), ("engine", ENGINES)):
+        if getattr(settings, name) not in allowed:
+            raise unknown_name(name, getattr(settings, name), allowed, ConfigError)
+    if not settings.timeout_s > 0:
+        raise ConfigError(f"timeout_s is {settings.timeout_s}, it must be positive")
     shim.require_lava()
     with tempfile.TemporaryDirectory(prefix="neuroav-lava-") as path:
         folder = Folder(Path(path))
-        folder.write(Settings(os.getpid(), len(jobs), conv, states, timeout_s))
+        folder.write(settings)
         for i, (deployment, inputs) in enumerate(jobs):
             folder.job(i).write(deployment, inputs)
         worker = _start(folder)
         try:
-            _wait(worker, folder, timeout_s, report)
+            _wait(worker, folder, settings.timeout_s, report)
         finally:
             _end(worker)
         report(folder)

@@ -28,6 +28,8 @@ class Settings:
     conv: str
     states: bool
     timeout_s: float
+    engine: str
+    batch: int
 
 
 class Folder:
@@ -84,12 +86,16 @@ class Job:
     def steps_done(self) -> int:
         return int(np.load(self.steps, allow_pickle=False)[0])
 
-    def read(self, kind: str, graph: ig.IntGraph, name: str, first: int, last: int) -> np.ndarray:
+    def read(
+        self, kind: str, graph: ig.IntGraph, name: str, first: int, last: int, copies: int
+    ) -> np.ndarray:
         """Return samples first..last-1 of a recording in canonical order: int32
         (samples, steps, *shape), in the population's own time frame."""
         rows = np.load(self.file(kind, graph, name), mmap_mode="r", allow_pickle=False)
-        start = graph.latency[name] + first * graph.steps
-        part = rows[start : start + (last - first) * graph.steps]
+        begin, end = first // copies, -(-last // copies)  # rounds: a sample of every copy
+        start = graph.latency[name] + begin * graph.steps
+        part = rows[start : start + (end - begin) * graph.steps]
         shape = graph.populations[name].shape
-        part = canonical(part, len(shape)).reshape(last - first, graph.steps, *shape)
-        return np.ascontiguousarray(part, np.int32)
+        part = canonical(part, len(shape)).reshape(end - begin, graph.steps, copies, *shape)
+        part = part.swapaxes(1, 2).reshape(-1, graph.steps, *shape)
+        return np.ascontiguousarray(part[first - begin * copies : last - begin * copies], np.int32)

@@ -8,6 +8,9 @@ No file of the installed package is changed. What is mended, and why:
   get one while it is being imported.
 * ``ReshapePort`` calls ``np.reshape(newshape=...)``, a keyword NumPy 2.4 no longer has. The error
   would arise inside a child process and block the run for ever.
+* the compiler finds, sorts and lists the processes of a network by functions that call themselves
+  for every one, which ends at Python's limit of calls for about 900 processes in a row; here they
+  are loops, and the processes come in the order of their creation, not in a random one.
 * for every single process the compiler executes all files beside its definition to find its models;
   the answer is the same for all processes of a class, so it is looked up once.
 * importing Lava calls ``multiprocessing.set_start_method("fork")``, which fails when a method is
@@ -53,6 +56,7 @@ def prepare() -> None:
         importlib.import_module(_SETS_START_METHOD)
         importlib.import_module(_VAR_MODEL)
     _mend_reshape_port()
+    _search_processes_without_recursion()
     _search_models_once_per_class()
 
 
@@ -129,6 +133,41 @@ def _mend_reshape_port() -> None:
     if np.lib.NumpyVersion(np.__version__) >= "2.1.0":  # the first with the keyword ``shape``
         ports.ReshapePort.get_transform_func_fwd = forward
         ports.ReshapePort.get_transform_func_bwd = backward
+
+
+def _search_processes_without_recursion() -> None:
+    graphs = importlib.import_module("lava.magma.compiler.compiler_graphs")
+
+    def find_processes(proc, seen_procs=None):
+        found, waiting = {proc}, [proc]
+        while waiting:
+            process = waiting.pop()
+            for kind in ("in_ports", "var_ports", "out_ports", "ref_ports"):
+                for port in getattr(process, kind).members:
+                    ends = [*port.get_src_ports(), *port.get_dst_ports()]
+                    fresh = {end.process for end in ends} - found
+                    found |= fresh
+                    waiting += fresh
+        return sorted(found, key=lambda process: process.id)
+
+    def is_dag(self, graph=None):
+        graph = self if graph is None else graph
+        return graphs.ntx.is_directed_acyclic_graph(graph), graph
+
+    def flatten_list_recursive(nested):
+        flat, waiting = [], list(reversed(nested))
+        while waiting:
+            entry = waiting.pop()
+            if isinstance(entry, list):
+                waiting += reversed(entry)
+            else:
+                flat.append(entry)
+        return flat
+
+    vars(graphs).update(
+        find_processes=find_processes, flatten_list_recursive=flatten_list_recursive
+    )
+    graphs.DiGraphBase.is_dag = is_dag
 
 
 def _search_models_once_per_class() -> None:

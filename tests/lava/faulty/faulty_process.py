@@ -51,6 +51,12 @@ class PyFaultyModel(PyLoihiProcessModel):
                 time.sleep(1000)
             while fault == "spin":
                 pass
+            if fault == "silent":
+                return
         self.s_out.send(data)
         if self.time_step == STEP and self.proc_params["fault"] == "raise late":
             raise ZeroDivisionError("after sending")
+
+    def post_guard(self) -> bool:
+        """Whether to ask for another phase after the spiking phase."""
+        return self.time_step == STEP and self.proc_params["fault"] == "learning"

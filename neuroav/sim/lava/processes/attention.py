@@ -24,13 +24,20 @@ def capped(counts: np.ndarray, cap: int) -> np.ndarray:
 class SpatialAttention(AbstractProcess):
     """Sends min(cap, q min(cap, k^T v)) over the places of the step, per head, in the same step.
 
-    shape: (*places, channels), channels numbered (head, i). q_in, k_in, v_in: 0 or 1.
+    shape: (*places, channels), channels numbered (head, i); with copies > 1 (copies, *places,
+    channels), and each copy is for itself. q_in, k_in, v_in: 0 or 1.
     """
 
     def __init__(
-        self, *, shape: tuple[int, ...], heads: int, cap: int, name: str | None = None
+        self,
+        *,
+        shape: tuple[int, ...],
+        heads: int,
+        cap: int,
+        copies: int = 1,
+        name: str | None = None,
     ) -> None:
-        super().__init__(shape=shape, heads=heads, cap=cap, name=name)
+        super().__init__(shape=shape, heads=heads, cap=cap, copies=copies, name=name)
         self.q_in, self.k_in, self.v_in = (InPort(shape=shape) for _ in range(3))
         self.s_out = OutPort(shape=shape)
 
@@ -46,13 +53,14 @@ class PySpatialAttentionModel(PyLoihiProcessModel):
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
         self._shape, self._cap = proc_params["shape"], proc_params["cap"]
-        self._split = (-1, proc_params["heads"], self._shape[-1] // proc_params["heads"])
+        heads = proc_params["heads"]
+        self._split = (proc_params["copies"], -1, heads, self._shape[-1] // heads)
 
     def run_spk(self) -> None:
         ports = (self.q_in, self.k_in, self.v_in)
         q, k, v = (port.recv().reshape(self._split) for port in ports)
-        state = capped(np.einsum("mhi,mhj->hij", k, v), self._cap)
-        counts = capped(np.einsum("nhi,hij->nhj", q, state), self._cap)
+        state = capped(np.einsum("cmhi,cmhj->chij", k, v), self._cap)
+        counts = capped(np.einsum("cnhi,chij->cnhj", q, state), self._cap)
         self.s_out.send(counts.reshape(self._shape).astype(np.int32))
 
 

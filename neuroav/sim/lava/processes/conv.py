@@ -6,6 +6,8 @@ pair of channels.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from lava.magma.core.decorator import implements, requires
 from lava.magma.core.model.py.model import PyLoihiProcessModel
@@ -30,7 +32,8 @@ def exact_dtype(largest_sum: int) -> type:
 class MatrixConv(AbstractProcess):
     """Cross-correlation of messages with a kernel, latency 1 (the previous step's sum is sent).
 
-    weight: int64 (out, in / groups, rows, columns). input_shape: (rows, columns, channels).
+    weight: int64 (out, in / groups, rows, columns). input_shape: (rows, columns, channels), with
+    any number of axes of copies before.
     stride, padding, dilation: (rows, columns). message_max: largest magnitude of a message; with
     the weights it decides whether float32 adds exactly. samples: (first, last) time step whose
     sums are range checked. Messages and sums: int32, axes (rows, columns, channels).
@@ -41,7 +44,7 @@ class MatrixConv(AbstractProcess):
         self,
         *,
         weight: np.ndarray,
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
         dilation: tuple[int, int] = (1, 1),
@@ -65,10 +68,10 @@ class MatrixConv(AbstractProcess):
         rows, columns = (
             conv_windows(*args)
             for args in zip(
-                input_shape[:2], weight.shape[2:], stride, padding, dilation, strict=True
+                input_shape[-3:-1], weight.shape[2:], stride, padding, dilation, strict=True
             )
         )
-        self.a_out = OutPort(shape=(rows, columns, weight.shape[0]))
+        self.a_out = OutPort(shape=(*input_shape[:-3], rows, columns, weight.shape[0]))
 
 
 @implements(proc=MatrixConv, protocol=LoihiProtocol)
@@ -79,7 +82,10 @@ class PyMatrixConvModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
-        weight, (height, width, channels) = proc_params["weight"], proc_params["input_shape"]
+        weight, (*copies, height, width, channels) = (
+            proc_params["weight"],
+            proc_params["input_shape"],
+        )
         self._groups = groups = proc_params["groups"]
         self._first, self._last = proc_params["samples"]
         row_sum = int(np.abs(weight).sum(axis=(1, 2, 3)).max(initial=0))
@@ -87,22 +93,23 @@ class PyMatrixConvModel(PyLoihiProcessModel):
         (top, left), (step_r, step_c) = proc_params["padding"], proc_params["stride"]
         dilation, out = proc_params["dilation"], weight.shape[0]
         extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True))
-        padded = np.zeros((height + 2 * top, width + 2 * left, channels), dtype)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(0, 1))
-        windows = windows[::step_r, ::step_c, :, :: dilation[0], :: dilation[1]]
-        self._rows, self._columns = windows.shape[:2]
+        padded = np.zeros((math.prod(copies), height + 2 * top, width + 2 * left, channels), dtype)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=(1, 2))
+        windows = windows[:, ::step_r, ::step_c, :, :: dilation[0], :: dilation[1]]
         # views into ``padded``: filling the middle changes the windows
-        self._middle = padded[top : top + height, left : left + width]
-        self._windows = _split_channels(windows, groups).transpose(2, 0, 1, 3, 4, 5)
-        matrix = weight.reshape(groups, out // groups, -1).transpose(0, 2, 1)
-        self._matrix: np.ndarray = np.ascontiguousarray(matrix, dtype)
-        self._sum = np.zeros((self._rows, self._columns, out), np.int32)
+        middle = padded[:, top : top + height, left : left + width]
+        self._middle = middle if copies else middle[0]
+        # channels last, as in ``padded``: copying a window copies long runs
+        self._windows = _split_channels(windows, groups).transpose(3, 0, 1, 2, 5, 6, 4)
+        self._places = math.prod(windows.shape[:3])
+        taps_last = np.moveaxis(weight, 1, -1).reshape(groups, out // groups, -1)
+        self._matrix: np.ndarray = np.ascontiguousarray(taps_last.transpose(0, 2, 1), dtype)
+        self._sum = np.zeros((*copies, *windows.shape[1:3], out), np.int32)
 
     def run_spk(self) -> None:
         self.a_out.send(self._sum)
         self._middle[...] = self.s_in.recv()
-        places = self._rows * self._columns
-        taps = self._windows.reshape(self._groups, places, -1)  # a copy: windows overlap
+        taps = self._windows.reshape(self._groups, self._places, -1)  # a copy: windows overlap
         total = (taps @ self._matrix).transpose(1, 0, 2).reshape(self._sum.shape)
         if self._first <= self.time_step <= self._last:
             self._check(total)
@@ -118,13 +125,14 @@ class PyMatrixConvModel(PyLoihiProcessModel):
 
 
 def _split_channels(windows: np.ndarray, groups: int) -> np.ndarray:
-    """View (rows, columns, channels, ...) as (rows, columns, groups, channels / groups, ...)."""
-    rows, columns, channels, kernel_r, kernel_c = windows.shape
+    """View (copies, rows, columns, channels, ...) as (copies, rows, columns, groups,
+    channels / groups, ...)."""
+    *places, channels, kernel_r, kernel_c = windows.shape
     strides = windows.strides
     per_group = channels // groups
     return np.lib.stride_tricks.as_strided(
         windows,
-        (rows, columns, groups, per_group, kernel_r, kernel_c),
-        (*strides[:2], strides[2] * per_group, *strides[2:]),
+        (*places, groups, per_group, kernel_r, kernel_c),
+        (*strides[:3], strides[3] * per_group, *strides[3:]),
         writeable=False,
     )

@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy as np
 from lava.magma.core.decorator import implements, requires
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyInPort, PyRefPort
+from lava.magma.core.model.py.ports import PyInPort
 from lava.magma.core.model.py.type import LavaPyType
-from lava.magma.core.process.ports.ports import InPort, RefPort
+from lava.magma.core.process.ports.ports import InPort
 from lava.magma.core.process.process import AbstractProcess
-from lava.magma.core.process.variable import Var
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
@@ -57,31 +56,3 @@ class PyRecorderModel(PyLoihiProcessModel):
 
 for _port in PORTS:
     setattr(PyRecorderModel, _port, LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24))
-
-
-class StateRecorder(AbstractProcess):
-    """Writes a variable of another process, as it is after time step t, to row t - 1 of ``file``.
-
-    Costs one extra phase per step. file: path of an existing ``.npy`` file, (steps, *shape).
-    """
-
-    def __init__(self, *, variable: Var, file: str, name: str | None = None) -> None:
-        super().__init__(file=file, name=name)
-        self.state = RefPort(shape=variable.shape)
-        self.state.connect_var(variable)
-
-
-@implements(proc=StateRecorder, protocol=LoihiProtocol)
-@requires(CPU)
-class PyStateRecorderModel(PyLoihiProcessModel):
-    state: PyRefPort = LavaPyType(PyRefPort.VEC_DENSE, np.int32)
-
-    def __init__(self, proc_params) -> None:
-        super().__init__(proc_params)
-        self._file = np.load(proc_params["file"], mmap_mode="r+")
-
-    def post_guard(self) -> bool:
-        return True
-
-    def run_post_mgmt(self) -> None:
-        self._file[self.time_step - 1] = self.state.read()

@@ -19,9 +19,10 @@ from neuroav.sim.lava.layout import canonical, inner
 class Winner(AbstractProcess):
     """Sends 1 from the neuron with the largest input of the step, 0 from all others.
 
-    shape: of the neurons inside Lava; among equals the first in canonical order wins. limit:
-    largest magnitude of an input. samples: (first, last) time step that is range checked; outside
-    the limit there raises OutOfRange.
+    shape: of the neurons inside Lava; with copies > 1 their number comes first, and each copy is
+    for itself. Among equals the first in canonical order wins. limit: largest magnitude of an
+    input. samples: (first, last) time step that is range checked; outside the limit there raises
+    OutOfRange.
     """
 
     def __init__(
@@ -29,10 +30,11 @@ class Winner(AbstractProcess):
         *,
         shape: tuple[int, ...],
         limit: int,
+        copies: int = 1,
         samples: tuple[int, int] = (1, 1 << 62),
         name: str | None = None,
     ) -> None:
-        super().__init__(shape=shape, limit=limit, samples=samples, name=name)
+        super().__init__(shape=shape, limit=limit, copies=copies, samples=samples, name=name)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
 
@@ -45,7 +47,8 @@ class PyWinnerModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
-        self._axes = len(proc_params["shape"])
+        self._copies = proc_params["copies"]
+        self._axes = len(proc_params["shape"]) - (self._copies > 1)
         self._first, self._last = proc_params["samples"]
 
     def run_spk(self) -> None:
@@ -54,5 +57,7 @@ class PyWinnerModel(PyLoihiProcessModel):
             given = self.proc_params
             check_range(values, given["limit"], given["name"], "the synaptic sum")
         spikes = np.zeros(values.shape, np.int32)
-        spikes.reshape(-1)[values.argmax()] = 1  # a view: the array was just made
+        strongest = values.reshape(self._copies, -1).argmax(axis=1)
+        # a view: the array was just made
+        spikes.reshape(self._copies, -1)[np.arange(self._copies), strongest] = 1
         self.s_out.send(np.ascontiguousarray(inner(spikes, self._axes)))
