@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import neuroav
+from neuroav import digests
 from neuroav.deployment import Deployment
 from neuroav.errors import DataError
 from neuroav.files import written_whole
+from neuroav.simulate import resolve_deployment
 
-PACKAGES = ("numpy", "torch", "lava-nc")
+PACKAGES = ("numpy", "numba", "torch", "lava-nc")
 EXECUTORS = {
     "reference": "the specification: integers in NumPy, one sample and one step at a time",
     "fast": "the same integers for many samples at a time",
     "lava": "a Lava process graph in Lava's own runtime, on a CPU",
+    "lava-inline": "the process models of that graph, without Lava's runtime",
 }
 
 
@@ -60,8 +64,7 @@ def text(path: str | Path, deployment: Deployment, found: Mapping[str, Any], spl
         )
     parts = [
         f"# Certificate of {Path(path).name}",
-        f"{_listed(found['backends'])} gave **equal outputs of every neuron, in every step of "
-        "every sample** that is counted here.",
+        _claim(found["backends"]),
         _table(("what", "value"), _identity(path, deployment)),
         "## Compared",
         _table(("what", "value"), _amount(deployment, found, split)),
@@ -70,10 +73,23 @@ def text(path: str | Path, deployment: Deployment, found: Mapping[str, Any], spl
         "The digest is sha256 over, for each sample in order and each population in execution "
         "order: its name, then its output as little-endian int32 (time, neuron).",
         _table(("software", "version"), list(versions().items())),
+        *_carried(path, deployment, found),
         "## Not claimed",
         NOT_CLAIMED,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _claim(backends: Sequence[str]) -> str:
+    if len(backends) == 1:  # only with digests in the file to hold it against
+        return (
+            f"{backends[0]} gave **again the outputs of every neuron, in every step of every "
+            "sample** counted here, whose digests the file carries."
+        )
+    return (
+        f"{_listed(backends)} gave **equal outputs of every neuron, in every step of "
+        "every sample** that is counted here."
+    )
 
 
 def _identity(path: str | Path, deployment: Deployment) -> list[tuple[str, str]]:
@@ -89,7 +105,7 @@ def _identity(path: str | Path, deployment: Deployment) -> list[tuple[str, str]]
 def _amount(deployment: Deployment, found: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
     values = found["samples"] * found["steps"] * found["neurons"]
     rows = [
-        ("samples", f"{found['samples']:,}, the first of the part '{split}'"),
+        ("samples", f"{found['samples']:,}, {_samples(found, split)}"),
         ("steps per sample", f"{found['steps']:,}"),
         ("neurons and inputs", f"{found['neurons']:,}"),
         ("outputs compared, per executor", f"{values:,}"),
@@ -98,7 +114,42 @@ def _amount(deployment: Deployment, found: Mapping[str, Any], split: str) -> lis
         ("saturated populations (rate above 90 %)", _listed(found["saturated"])),
     ]
     data_hash = deployment.provenance.get("data_hash")
-    return rows + ([("data (content hash)", f"`{data_hash}`")] if data_hash else [])
+    named = data_hash and "carried" not in found
+    return rows + ([("data (content hash)", f"`{data_hash}`")] if named else [])
+
+
+def _samples(found: Mapping[str, Any], split: str) -> str:
+    if probe := found.get("carried"):
+        return f"the fixed probe set (generator {probe['probe']['generator']}), which needs no data"
+    return f"the first of the part '{split}'"
+
+
+def _carried(path: str | Path, deployment: Deployment, found: Mapping[str, Any]) -> list[str]:
+    """Return the part about the digests that the file carries, nothing where it carries none."""
+    if "carried" in found:
+        entries, probe = found["carried"]["entries"], found["carried"]["probe"]
+    elif in_file := digests.load(resolve_deployment(path), deployment):
+        entries, probe = [asdict(e) for e in in_file.entries], asdict(in_file.probe)
+    else:
+        return []
+    packages = ("neuroav", *PACKAGES)
+    rows = [
+        (
+            e["executor"],
+            *(e["versions"].get(p, "not stated") for p in packages),
+            f"`{e['digest']}`",
+            {True: "equal", None: "not computed"}[e.get("equal")],
+        )
+        for e in entries
+    ]
+    levels = ", ".join(f"{n} {level}" for n, level in probe["levels"].items())
+    return [
+        "## Digests carried in the file",
+        f"Of {probe['samples']} samples of {probe['steps']} steps of the fixed probe set "
+        f"(generator {probe['generator']}; levels: {levels}), which `neuroav verify FILE.nav "
+        "--digests check` computes again.",
+        _table(("executor", *packages, "digest of all its outputs", "now"), rows),
+    ]
 
 
 def _executors(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -2,7 +2,8 @@
 
 The HDF5 library trusts what it reads: one changed byte can end the process. A sealed file begins
 with a user block of 512 bytes, which HDF5 readers skip: two lines of text, the second one the
-sha256 of everything behind the block.
+sha256 of everything behind the block. A *note*, text that is no part of what the file holds, makes
+the user block longer: it lies between the seal and the HDF5 data, which stay as they are.
 """
 
 from __future__ import annotations
@@ -70,3 +71,42 @@ def _digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_NOTE_LINE = b"NeuroAV note, UTF-8 text up to the first zero byte:\n"
+
+
+def _hdf5_starts(data: bytes) -> int:
+    """Return where HDF5 begins: at 512 times a power of two, where its readers look too."""
+    start = SEAL_BYTES
+    while start < len(data):
+        if data.startswith(_HDF5, start):
+            return start
+        start *= 2
+    raise ValueError("no HDF5 data behind its user block")
+
+
+def note(path: Path) -> str | None:
+    """Return the note of a sealed file, None where it has none; ValueError where it is no text."""
+    data = path.read_bytes()
+    block = data[SEAL_BYTES : _hdf5_starts(data)]
+    if not block:
+        return None
+    if not block.startswith(_NOTE_LINE):
+        raise ValueError("its user block holds no note of ours")
+    text, _, rest = block[len(_NOTE_LINE) :].partition(b"\0")
+    if rest.strip(b"\0"):
+        raise ValueError("its note does not end where it says")
+    return text.decode("utf-8")
+
+
+def with_note(path: Path, text: str, out: Path) -> None:
+    """Write the sealed file ``path`` to ``out`` with this note instead of its own, sealed."""
+    data = path.read_bytes()
+    start, block = SEAL_BYTES, _NOTE_LINE + text.encode("utf-8") + b"\0"
+    while start < SEAL_BYTES + len(block):
+        start *= 2
+    whole = block.rjust(SEAL_BYTES + len(block), b"\0").ljust(start, b"\0")
+    out.write_bytes(whole + data[_hdf5_starts(data) :])
+    seal(out)

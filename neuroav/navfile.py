@@ -20,7 +20,7 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import FileFormatError, NeuroavError
-from neuroav.files import SEAL_BYTES, seal, seal_problem, written_whole
+from neuroav.files import SEAL_BYTES, note, seal, seal_problem, with_note, written_whole
 from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import parse_profile
@@ -30,6 +30,7 @@ from neuroav.stages import verify_graph, verify_integer
 
 FORMAT = "neuroav-deployment"
 VERSION = 2  # the first lacks the fields marked ``nodes.LATER``; a file without them is one of it
+NOTE_MOST = 1 << 20  # characters
 _CLASSES = {
     c.__name__: c
     for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES, HostLayer)
@@ -72,6 +73,43 @@ def load(path: str | Path, *, rules: bool = True) -> Deployment:
             f"{path}: cannot be read as a deployment ({error}); the file is cut, damaged or of "
             "another kind; export it again"
         ) from None
+
+
+def load_note(path: str | Path) -> str | None:
+    """Return the note in a file (``neuroav.digests``), None where it has none.
+
+    It is no part of the deployment, nor of its content hash. FileFormatError as ``load``.
+    """
+    path = Path(path)
+    try:
+        if problem := seal_problem(path):
+            raise FileFormatError(f"{path}: {problem}; export it again")
+        return note(path)
+    except FileFormatError:
+        raise
+    except (OSError, ValueError) as error:
+        raise FileFormatError(
+            f"{path}: its note cannot be read ({error}); export it again"
+        ) from None
+
+
+def save_note(path: str | Path, text: str) -> None:
+    """Put a note into a file instead of the one it has, whole or not at all.
+
+    FileFormatError where the file is no deployment, or would not be the same one afterwards.
+    """
+    path = Path(path)
+    before = load(path, rules=False).content_hash
+    if len(text) > NOTE_MOST or "\0" in text:
+        raise FileFormatError(
+            f"{path}: its note would have {len(text)} characters, allowed are {NOTE_MOST} without "
+            "zero bytes; export it again and store digests of fewer versions"
+        )
+    with written_whole(path) as temporary:
+        with_note(path, text, temporary)
+        after = load(temporary, rules=False).content_hash
+        if (before, text) != (after, load_note(temporary)):
+            raise FileFormatError(f"{path}: could not be written again as the same deployment")
 
 
 def content_hash(file: h5py.File) -> str:

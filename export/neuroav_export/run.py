@@ -70,7 +70,7 @@ def export_run(
     options = run_options(config, bits, calibration, per_channel)
     check = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
     test = data.split("test").frames(np.arange(PROBE_SAMPLES))
-    what = _network(model, data)
+    what = deployed_network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     deployment = compile_module(
         what.module,
@@ -118,7 +118,7 @@ def on_cores(
 
 
 @dataclass(frozen=True, eq=False)
-class _Network:
+class RunNetwork:
     """What of a run is compiled, and the arguments of ``compile_module`` that go with it."""
 
     module: nn.Module
@@ -128,13 +128,13 @@ class _Network:
     winner: bool = False
 
 
-def _network(model: nn.Module, data: Any) -> _Network:
+def deployed_network(model: nn.Module, data: Any) -> RunNetwork:
     """Return a run's network as it is deployed; UnsupportedModule where it cannot be."""
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     if isinstance(data, ZeroShotData):
         classes = tuple(data.classes[c] for c in data.sought)
-        return _Network(chip_network(model, data), classes, {}, names, True)
-    return _Network(model, data.classes, {n: count_limit(data, n) for n in names})
+        return RunNetwork(chip_network(model, data), classes, {}, names, True)
+    return RunNetwork(model, data.classes, {n: count_limit(data, n) for n in names})
 
 
 def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def lint_run(
     torch.set_num_threads(config.train.threads)
     options = run_options(config, None, None, None)
     check = data.split("val").frames(np.arange(PROBE_SAMPLES))
-    what = _network(model, data)
+    what = deployed_network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     found = lint(
         what.module,

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuroav import navfile
+from neuroav.carried import Task, compare_carried, run_probe
 from neuroav.deployment import Deployment
 from neuroav.explain.against import altered, compare_graphs, plain, quantities
 from neuroav.explain.layers import explain_layers
+from neuroav.explain.stages import Unfolded
+from neuroav.explain.twin import is_spiking
 from neuroav.simulate import Progress, resolve_deployment
-from neuroav.verify import Outputs, compared, prepare, run_all
+from neuroav.verify import Outputs, compared, first_divergence, prepare, run_all
 
 
 def verify_explained(
@@ -24,6 +27,8 @@ def verify_explained(
     explain: bool = True,
     against: str | Path | None = None,
     certificate: str | Path | None = None,
+    unfolded: Callable[[Deployment, Outputs], Unfolded] | None = None,
+    digests: Task | None = None,
     samples: int | None = None,
     split: str | None = None,
     cache_dir: Path,
@@ -34,22 +39,27 @@ def verify_explained(
 
     explain: add ``explain``, the stages by population. against: another deployment, whose integer
     graph is held against this one under ``against``; ``equal`` is then true only if both are the
-    same. certificate: file for ``certificate.text``, written only where all is equal. Raises as
-    ``verify.verify``.
+    same. unfolded: what runs the network as it was trained on what is fed, for the first of the
+    stages. digests: run the fixed probe set instead of samples, and 'check' the digests that the
+    file carries, or 'store' these (``carried``). certificate: file for ``certificate.text``,
+    written only where all is equal. Raises as ``verify.verify``.
     """
-    deployment, data = prepare(
-        path,
-        backends=backends,
-        samples=samples,
-        split=split,
-        cache_dir=cache_dir,
-        data_root=data_root,
-        progress=progress,
-    )
-    outputs = run_all(deployment, data, backends, progress)
-    found = compared(deployment, len(data), outputs)
+    if digests:
+        probed = run_probe(path, backends=backends, task=digests, progress=progress)
+        deployment, data, outputs = probed.deployment, probed.data, probed.outputs
+        found = compared(deployment, len(data), outputs)
+        found["carried"] = compare_carried(probed, found, digests)
+        found["equal"] = found["carried"]["equal"]
+    else:
+        given = {"samples": samples, "split": split, "data_root": data_root}
+        common: dict[str, Any] = {"backends": backends, "progress": progress, **given}
+        deployment, data = prepare(path, cache_dir=cache_dir, **common)
+        outputs = run_all(deployment, data, backends, progress)
+        found = compared(deployment, len(data), outputs)
     if explain:
-        found["explain"] = explained(deployment, data.inputs, outputs, found["first_divergence"])
+        trained = unfolded(deployment, data.inputs) if unfolded else None
+        first = found["first_divergence"]
+        found["explain"] = explained(deployment, data.inputs, outputs, first, trained)
     if against is not None:
         # another delay breaks the rules of its stage, and is to be explained all the same
         other = navfile.load(resolve_deployment(against), rules=False)
@@ -70,13 +80,15 @@ def explained(
     fed: Outputs,
     outputs: Mapping[str, Outputs],
     first: dict[str, Any] | None,
+    unfolded: Unfolded | None = None,
 ) -> dict[str, Any]:
-    """Return the value of ``explain``: layers, their ranking, what was altered, the first spike.
+    """Return the value of ``explain``: stages, layers and their ranking, alterations, first spike.
 
     fed: what was fed, by the names of ``Deployment.fed``. first: the first difference between
-    executors, as ``verify.first_divergence`` gives it.
+    executors, as ``verify.first_divergence`` gives it. unfolded: the network as trained.
     """
-    result = explain_layers(deployment, fed, outputs)
+    result = explain_layers(deployment, fed, outputs, unfolded)
+    result["stages"] += _executors(deployment, outputs)
     found = altered(deployment)
     result["altered"] = [plain(d) for d in found]
     for row in result["layers"]:
@@ -85,6 +97,33 @@ def explained(
     result["first_divergence"] = None
     if first is not None:
         result["first_divergence"] = _with_quantities(deployment, outputs, first)
+    return result
+
+
+def _executors(deployment: Deployment, outputs: Mapping[str, Outputs]) -> list[dict[str, Any]]:
+    """Return the last stages: every executor but the first, held against that one."""
+    graph, (before, *others) = deployment.integer, outputs
+    spiking = [n for n, p in graph.populations.items() if is_spiking(p) and p.projections]
+    places = sum(outputs[before][n].size for n in spiking)
+    result = []
+    for backend in others:
+        found = first_divergence(deployment, outputs[before], outputs[backend])
+        if found:
+            found = found | {"backends": [before, backend]}
+            found = _with_quantities(deployment, outputs, found) | {"unit": None}
+        pairs = ((outputs[before][n], outputs[backend][n]) for n in spiking)
+        same = sum(int((a == b).sum()) for a, b in pairs)
+        result.append(
+            {
+                "stage": backend,
+                "against": before,
+                "compared": True,
+                "why_not": None,
+                "agreement": same / places if places else None,
+                "own_agreement": None,
+                "first": found,
+            }
+        )
     return result
 
 

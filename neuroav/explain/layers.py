@@ -1,4 +1,4 @@
-"""Where it changed: float twin -> integer network -> each executor, population by population."""
+"""Where it changed, population by population, and the layers ranked by what they lose."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 from neuroav import integer as ig
 from neuroav.deployment import Deployment
 from neuroav.explain.rederive import Derived, derive
+from neuroav.explain.stages import Chain, Unfolded, Values
 from neuroav.explain.swaps import first_difference, recovered, sides
 from neuroav.explain.twin import Twin, agreement, is_spiking
-from neuroav.sim import real
-from neuroav.sim.trace import collect
 
 Messages = Mapping[str, np.ndarray]
 QAT = "training with the deployed integers (quant.aware=true)"
@@ -22,17 +21,20 @@ FINER = "a smaller unit (--calibration mse)"
 
 
 def explain_layers(
-    deployment: Deployment, fed: Messages, outputs: Mapping[str, Messages]
+    deployment: Deployment,
+    fed: Messages,
+    outputs: Mapping[str, Messages],
+    unfolded: Unfolded | None = None,
 ) -> dict[str, Any]:
     """Return the table of stages, and the layers ranked by what they lose themselves.
 
     fed: what was fed, by the names of ``Deployment.fed``. outputs: by executor, the first is the
-    integer network. Keys as docs/exactness.md lists for ``explain``.
+    integer network. unfolded: the network as trained, on the same samples. Keys as
+    docs/exactness.md lists for ``explain``.
     """
     first, *others = outputs
     messages = outputs[first]
-    twin = Twin(deployment, messages, fed)
-    whole = collect(real.run(deployment.real, fed))
+    chain = Chain(deployment, messages, fed, unfolded)
     rows, alone = [], []
     for name in deployment.integer.order:
         if _is_fed(deployment, name):
@@ -44,8 +46,10 @@ def explain_layers(
             "float_agreement": None,
             "own_agreement": None,
         }
-        if twin.covers(name):
-            row |= _against_float(deployment, name, twin, whole[name], messages)
+        values = chain.values(name)
+        row["stages"] = chain.row(name, values)
+        if values.own_folded is not None:
+            row |= _against_float(deployment, name, chain.twin, values)
         else:
             alone.append(name)
         row["executors"] = {b: float((outputs[b][name] == messages[name]).mean()) for b in others}
@@ -54,6 +58,7 @@ def explain_layers(
     # half a unit of a graded value is no measure beside a spike: those come after
     lost.sort(key=lambda r: (not r["spiking"], r["own_agreement"]))
     return {
+        "stages": chain.summary({r["name"]: r for r in rows}),
         "layers": rows,
         "ranked": [r["name"] for r in lost],
         "without_twin": alone,
@@ -66,13 +71,13 @@ def _is_fed(deployment: Deployment, name: str) -> bool:
     return isinstance(pop, ig.IntInput) and name not in deployment.host
 
 
-def _against_float(
-    deployment: Deployment, name: str, twin: Twin, whole: np.ndarray, messages: Messages
-) -> dict[str, Any]:
+def _against_float(deployment: Deployment, name: str, twin: Twin, values: Values) -> dict[str, Any]:
     """Return the part of a row that compares a population with its node of the twin."""
     graph = deployment.integer
     pop, scale = graph.populations[name], graph.scales[name]
-    deployed, own, whole = twin.deployed(name), twin.own(name), twin.cut(name, whole)
+    deployed, own, whole = values.integer, values.own_folded, values.folded
+    assert own is not None
+    assert whole is not None
     agree = agreement(deployed, own, scale, is_spiking(pop))
     row: dict[str, Any] = {
         "float_agreement": float(agreement(deployed, whole, scale, is_spiking(pop)).mean()),
@@ -91,7 +96,7 @@ def _against_float(
     if derived:
         row["settings"] = asdict(derived.settings) if derived.settings else None
     if derived and isinstance(pop, ig.IntLif):
-        both = sides(deployment, name, twin, derived, messages)
+        both = sides(deployment, name, twin, derived, twin.messages)
         row["first"] |= first_difference(both, place, bool(own[(*place[:2], *place[2])]))
         row["recovers"] = recovered(both, own, agree)
     elif derived and isinstance(pop, ig.IntReadout):
@@ -170,6 +175,6 @@ def advice(deployment: Deployment, pop: ig.Population, derived: Derived, dominan
         return f"more bits (--bits {arith.weight_bits}; these weights have {min(bits)})"
     if channels:
         return "scales per output channel (--per-channel)"
-    if dominant in ("weight", "threshold") and bits and not finest:
+    if dominant in ("weight", "threshold", "truncation") and bits and not finest:
         return f"{FINER}, or {QAT}"
     return QAT

@@ -27,8 +27,15 @@ def port_sums(
     pop: stands in for population ``name`` of ``graph``. A delay other than the aligned one brings
     messages of another frame. messages: by source, (samples, steps, *shape).
     """
+    return [a.astype(np.int64) for a in real_sums(graph, name, pop, messages)]
+
+
+def real_sums(
+    graph: ig.IntGraph, name: str, pop: ig.Population, messages: Messages
+) -> list[np.ndarray]:
+    """Return the same for messages that may be fractions, float64."""
     lead = next(iter(messages.values())).shape[:2]
-    sums = [np.zeros((*lead, *pop.shape), np.int64) for _ in range(pop.ports)]
+    sums = [np.zeros((*lead, *pop.shape)) for _ in range(pop.ports)]
     for p in pop.projections:
         late = p.delay - graph.aligned_delay(name, p.source)
         sums[p.port] += synaptic_sums(p, delayed(messages[p.source], late), pop.shape)
@@ -36,19 +43,30 @@ def port_sums(
 
 
 def synaptic_sums(p: ig.Projection, messages: np.ndarray, shape: ig.Shape) -> np.ndarray:
-    """Return what one projection brings to its targets, int64 (samples, steps, *shape)."""
+    """Return what one projection brings to its targets, float64 (samples, steps, *shape).
+
+    Exact for whole messages: their sums are far below 2^53.
+    """
+    lead = messages.shape[:2]
     if isinstance(p, ig.IntDense):
-        flat = messages.reshape(*messages.shape[:2], -1).astype(np.float64)
-        return (flat @ p.weight.T.astype(np.float64)).astype(np.int64)  # exact: far below 2^53
+        flat = messages.reshape(*lead, -1).astype(np.float64)
+        return (flat @ p.weight.T.astype(np.float64)).reshape(*lead, *shape)
     if isinstance(p, ig.IntConv2d):
         torch = import_torch()
-        lead, weight = messages.shape[:2], torch.from_numpy(p.weight.astype(np.float64))
+        weight = torch.from_numpy(p.weight.astype(np.float64))
         x = torch.from_numpy(messages.astype(np.float64)).flatten(0, 1)
         conv = torch.nn.functional.conv2d
         y = conv(x, weight, None, p.stride, p.padding, p.dilation, p.groups)
-        return y.to(torch.int64).numpy().reshape(*lead, *shape)
-    whole = messages.astype(np.int64)
-    return np.stack([[reference.synaptic_sum(p, x, shape) for x in steps] for steps in whole])
+        return y.numpy().reshape(*lead, *shape)
+    if isinstance(p, ig.IntPlace):
+        y = np.zeros((*lead, p.size))
+        flat = messages.reshape(*lead, -1)
+        y[..., p.offset : p.offset + flat.shape[-1]] = p.weight * flat
+        return y
+    # windows of a pool see spikes alone, all others only add or copy
+    whole = messages.astype(np.int64) if isinstance(p, ig.IntPool) else messages
+    sums = [[reference.synaptic_sum(p, x, shape) for x in steps] for steps in whole]
+    return np.array(sums, np.float64)
 
 
 def delayed(messages: np.ndarray, steps: int) -> np.ndarray:
@@ -75,6 +93,39 @@ def outputs(
     return np.stack(
         [reference.all_steps(name, pop, [a[s] for a in sums], arith)[0] for s in samples]
     )
+
+
+def real_outputs(
+    graph: ig.IntGraph, name: str, pop: ig.Population, messages: Messages, arith: Arithmetic
+) -> np.ndarray:
+    """Return the outputs of ``pop`` in real arithmetic, float64 (samples, steps, *shape).
+
+    The same integers as parameters, but nothing is truncated: no leak and no bit that a message
+    drops (on average a message rounds down as ``rederive.offset`` says, and so does this one).
+    Messages may be fractions.
+    """
+    sums = real_sums(graph, name, pop, messages)
+    if isinstance(pop, ig.IntLif):
+        drive = integer_drive(pop, sums[0], arith)
+        return lif(replace(drive, whole=False))[0].astype(np.float64)
+    if isinstance(pop, ig.IntSum):
+        return sums[0]
+    if isinstance(pop, ig.IntReadout):
+        return np.cumsum(sums[0] + pop.bias, axis=1)
+    if isinstance(pop, ig.IntTimeSum):
+        weights = pop.step_weights(graph.steps).astype(np.float64)
+        total = np.einsum("t,st...->s...", weights, sums[0])[:, None]
+        return np.broadcast_to(_unshifted(total, pop.shift), sums[0].shape).copy()
+    if isinstance(pop, ig.IntProduct):
+        return _unshifted(sums[0] * sums[1], pop.shift)
+    # the others only compare, or count spikes: whatever the arithmetic, they give the same
+    found = [reference.all_steps(name, pop, list(a), arith)[0] for a in zip(*sums, strict=True)]
+    return np.array(found, np.float64)
+
+
+def _unshifted(value: np.ndarray, shift: int) -> np.ndarray:
+    """Return value / 2^shift less what rounding down takes on average."""
+    return value / (1 << shift) - ((1 << shift) - 1) / (2 << shift)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +175,7 @@ def lif(drive: Drive) -> tuple[np.ndarray, np.ndarray]:
     u, v = np.zeros(shape), np.zeros(shape)
     for t in range(drive.current.shape[1]):
         leak = np.trunc if drive.whole else np.asarray
-        u = np.trunc(u * drive.keep_current) + drive.current[:, t]
+        u = leak(u * drive.keep_current) + drive.current[:, t]
         v = leak(v * drive.keep) + u + drive.bias
         membranes[:, t] = v
         spikes[:, t] = v > drive.level

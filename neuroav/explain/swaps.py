@@ -6,7 +6,7 @@ replaced by the twin's real ones. What brings the float spike back is what lost 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -20,7 +20,8 @@ from neuroav.explain.recompute import Drive, integer_drive, lif, port_sums
 from neuroav.explain.rederive import Derived, per_channel, real_threshold
 from neuroav.explain.twin import Twin
 
-SWAPS = ("weight", "threshold", "bias", "decay")
+ROUNDED = ("weight", "threshold", "bias", "decay")  # parameters
+SWAPS = (*ROUNDED, "truncation")  # and the leak, cut to whole numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +45,15 @@ class Sides:
                 drive = replace(drive, level=other.level)
             elif part == "bias":
                 drive = replace(drive, bias=other.bias)
+            elif part == "decay":
+                drive = replace(drive, keep=other.keep, keep_current=0.0)
             else:
-                drive = replace(drive, keep=other.keep, keep_current=0.0, whole=False)
+                drive = replace(drive, whole=False)
         return drive
+
+    def untruncated(self) -> Sides:
+        """Return the same with the neurons of the fake-quantized network on the integer side."""
+        return replace(self, integer=self.with_float(["truncation"]))
 
     def only(self, sample: int, index: tuple[int, ...]) -> Sides:
         """Return the same for one neuron in one sample."""
@@ -97,18 +104,18 @@ def first_difference(
     """
     sample, step, index = place
     one = both.only(sample, index)
-    (sent, whole), (_, real) = _at(one.integer, step), _at(one.float, step)
+    (sent, whole), (_, real) = at(one.integer, step), at(one.float, step)
     restoring = [
         parts
         for count in range(1, len(SWAPS) + 1)
         for parts in combinations(SWAPS, count)
-        if _at(one.with_float(parts), step)[0] == expected
+        if at(one.with_float(parts), step)[0] == expected
     ]
     alone = [parts[0] for parts in restoring if len(parts) == 1]
     fewest = [p for p in restoring if len(p) == len(restoring[0])] if restoring else []
     margin = _margin(whole)
-    moved = {p: abs(_margin(_at(one.with_float(p), step)[1]) - margin) for p in fewest}
-    best = max(fewest, key=lambda p: moved[p]) if fewest else None
+    moved = {p: abs(_margin(at(one.with_float(p), step)[1]) - margin) for p in fewest}
+    best: tuple[str, ...] = max(fewest, key=lambda p: moved[p]) if fewest else ()
     return {
         "deployed": int(sent),
         "float": int(expected),
@@ -116,11 +123,19 @@ def first_difference(
         "real": {k: float(v * one.worth) for k, v in real.items()},
         "difference": {k: float(real[k] - whole[k]) for k in whole},
         "restored_by": alone,
-        "cause": f"rounding of {' and '.join(best)}" if best else "order",
+        "cause": cause_of(best),
     }
 
 
-def _at(drive: Drive, step: int) -> tuple[bool, dict[str, float]]:
+def cause_of(parts: Sequence[str]) -> str:
+    """Return parts (of ``SWAPS``) in words, 'order' for none."""
+    rounded = " and ".join(p for p in parts if p in ROUNDED)
+    words = [f"rounding of {rounded}"] if rounded else []
+    words += ["truncation"] if "truncation" in parts else []
+    return " and ".join(words) or "order"
+
+
+def at(drive: Drive, step: int) -> tuple[bool, dict[str, float]]:
     """Return (spike, quantities) of one neuron at a step."""
     spikes, membranes = lif(drive)
     found = {

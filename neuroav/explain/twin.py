@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -25,7 +25,7 @@ class Twin:
     """
 
     def __init__(self, deployment: Deployment, messages: Messages, fed: Messages) -> None:
-        self._deployment, self._messages, self._fed = deployment, messages, fed
+        self._deployment, self.messages, self._fed = deployment, messages, fed
 
     def covers(self, name: str) -> bool:
         """Return whether the twin has a node of this name that computes something."""
@@ -34,10 +34,20 @@ class Twin:
 
     def deployed(self, name: str) -> np.ndarray:
         """Return what the messages of a population stand for."""
+        return self.meaning(name, self.messages[name])
+
+    def meaning(self, name: str, messages: np.ndarray) -> np.ndarray:
+        """Return the real values that messages of a population stand for."""
         graph = self._deployment.integer
         scale = Fraction(*graph.scales[name])
         below = offset(graph.populations[name], scale)
-        return self._messages[name] * float(scale) + float(below)
+        return messages * float(scale) + float(below)
+
+    def apply(self, name: str, values: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what the real node ``name`` gives for the values of its inputs."""
+        real_graph = self._deployment.real
+        x = [_time_first(v) for v in values]
+        return self._array(real.evaluate(real_graph.nodes[name], x, real_graph.dt_s))
 
     def own(self, name: str) -> np.ndarray:
         """Return what the real node gives for the messages that the population received."""

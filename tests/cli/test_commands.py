@@ -196,11 +196,11 @@ def test_simulate(run, stand_in):
     simulate = stand_in("neuroav.simulate:simulate", return_value=SIMULATED)
     done = run(
         "simulate", "x.nav", "--backend", "reference", "--samples", 2, "--split", "probe",
-        "--batch", 4, "--memory-mb", 9, "--record", "r.h5",
+        "--batch", 4, "--memory-mb", 9, "--device", "cuda", "--record", "r.h5",
     )  # fmt: skip
     simulate.assert_called_once_with(
         Path("x.nav"), backend="reference", samples=2, split="probe", batch=4, memory_mb=9,
-        record=Path("r.h5"), progress=ANY, **FOLDERS,
+        device="cuda", record=Path("r.h5"), progress=ANY, **FOLDERS,
     )  # fmt: skip
     rows = [line.split() for line in done.out.splitlines()]
     assert ["stem", "3.5", "9"] in rows
@@ -248,11 +248,18 @@ def test_verify_explains_and_certifies_on_demand(run, stand_in):
     assert done.out.endswith("certificate: not written\n")
     explained.assert_called_once_with(
         Path("x.nav"), backends=["reference", "fast"], explain=False, against="y.nav",
-        certificate=Path("c.md"), samples=None, split=None, progress=ANY, **FOLDERS,
+        certificate=Path("c.md"), digests=None, samples=None, split=None, progress=ANY, **FOLDERS,
     )  # fmt: skip
     run("verify", "x.nav", "--explain")
     assert explained.call_args.kwargs["explain"] is True
     assert explained.call_args.kwargs["against"] is None
+    assert "unfolded" not in explained.call_args.kwargs
+    run("verify", "x.nav", "--explain", "--run", "runs/x")
+    unfolded = explained.call_args.kwargs["unfolded"]
+    assert unfolded.args == (Path("runs/x"),)
+    done = run("verify", "x.nav", "--digests", "check", "--backends", "reference")
+    assert done.out.startswith("reference, digests in the file: NOT EQUAL")
+    assert explained.call_args.kwargs["digests"] == "check"
     plain.assert_not_called()
 
 
