@@ -6,7 +6,8 @@
 Graph N of a seed is always the same, whatever --jobs. Half of the graphs get other inputs than
 those they were drawn for, from silent to full, so populations fall silent, saturate or leave their
 registers: then every executor must refuse. The fast executor is compared on all graphs, with
-voltages; Lava on the first --lava graphs, without.
+voltages, by each of the ways that it may take in turn (as it chooses, whole products, events alone,
+torch's operations alone, which are what a GPU runs); Lava on the first --lava graphs, without.
 
 Writes summary.json and summary.md; every graph that differs is kept under failures/ as FILE.nav,
 with the inputs as its probe, beside a text that says what differs first. A second call goes on
@@ -31,7 +32,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import neuroav
 from neuroav import integer as ig
 from neuroav import navfile, simulate
 from neuroav.counts import SATURATED, SILENT
@@ -42,25 +42,34 @@ from neuroav.sim import lava
 from neuroav.verify import first_divergence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from fuzz_summary import markdown, summary
 from strategies_intgraph import random_deployment
+from ways import WAYS, forced
 
 CHUNK = 25  # graphs between two writings of the state, and at most in one Lava worker
 RATES = (0.0, 0.02, 0.1, 0.4, 0.9, 1.0)  # of the inputs a graph was not drawn for
 REFUSED = OutOfRange.__name__
 Outputs = dict[str, np.ndarray]
-SECTIONS = ("total", "nodes", "projections", "neurons", "steps", "samples", "inputs", "rates")
+SECTIONS = (
+    "total", "nodes", "projections", "neurons", "steps", "samples", "inputs", "rates", "ways",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One graph with its inputs; rate: of the inputs, or 'own'; batch: of the fast executor."""
+    """One graph with its inputs; rate: of the inputs, or 'own'; batch, way: of ``fast``."""
 
     number: int
     deployment: Deployment
     inputs: Outputs
     rate: str
     batch: int
+
+    @property
+    def way(self) -> str:
+        return WAYS[self.number % len(WAYS)]
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,7 @@ def keep(case: Case, backend: str, text: str, out: Path) -> tuple[str, str]:
     labels = np.zeros(len(next(iter(case.inputs.values()))), np.int64)
     navfile.save(replace(case.deployment, probe=Probe(case.inputs, labels)), path)
     command = f"neuroav verify {path} --backends reference,{backend}"
-    note = f"{text}\n\n{command}\nbatch of the fast executor: {case.batch}\n"
+    note = f"{text}\n\n{command}\nbatch of the fast executor: {case.batch}, {case.way}\n"
     path.with_suffix(".txt").write_text(note, encoding="utf-8")
     return path.name, text
 
@@ -194,6 +203,7 @@ def tally(case: Case, result: Result) -> Tally:
     count["steps"][str(graph.steps)] = 1
     count["samples"][str(len(next(iter(case.inputs.values()))))] = 1
     count["inputs"][case.rate] = 1
+    count["ways"][case.way] = 1
     for name, pop in graph.populations.items():
         count["nodes"][type(pop).__name__] += 1
         count["projections"].update(type(p).__name__ for p in pop.projections)
@@ -218,10 +228,10 @@ def run_chunk(seed: int, first: int, last: int, with_lava: int, out: Path) -> Ta
     cases = [draw(seed, number) for number in range(first, last)]
     expected = [run_case(c, "reference") for c in cases]
     total = sum((tally(c, r) for c, r in zip(cases, expected, strict=True)), Tally())
-    checks = [
-        (c, r, "fast", run_case(c, "fast", batch=c.batch))
-        for c, r in zip(cases, expected, strict=True)
-    ]
+    checks = []
+    for case, result in zip(cases, expected, strict=True):
+        with forced(case.way):
+            checks.append((case, result, "fast", run_case(case, "fast", batch=case.batch)))
     chosen = [i for i, c in enumerate(cases) if c.number < with_lava]
     if chosen:
         pair = [cases[i] for i in chosen], [expected[i] for i in chosen]
@@ -317,77 +327,6 @@ def fuzz(options: argparse.Namespace) -> State:
             flush=True,
         )
     return state
-
-
-# --- the summary -------------------------------------------------------------------------------
-def summary(state: State) -> dict[str, Any]:
-    """Return the figures of a run as plain JSON values."""
-    counts = state.tally.counts
-    sizes = [int(size) for size in counts["neurons"].elements()]
-    kinds = {"nodes": ig.POPULATION_CLASSES, "projections": ig.PROJECTION_CLASSES}
-    total, spiking = counts["total"], counts["total"]["spiking populations"]
-    return {
-        "neuroav": neuroav.__version__,
-        "seed": state.seed,
-        "graphs": state.done,
-        "seconds": round(state.seconds, 1),
-        "compared_with_fast": total["compared with fast"],
-        "compared_with_lava": total["compared with lava"],
-        "refused": total["refused"],
-        "outputs": total["values"],
-        "messages": total["messages"],
-        "voltages": total["voltages"],
-        "neurons": spread(sizes) if sizes else None,
-        **{key: {c.__name__: counts[key][c.__name__] for c in kinds[key]} for key in kinds},
-        **{key: in_order(counts[key]) for key in ("steps", "samples", "inputs")},
-        "spiking_populations": spiking,
-        "silent_share": total["silent"] / spiking if spiking else None,
-        "saturated_share": total["saturated"] / spiking if spiking else None,
-        "rates": in_order(counts["rates"]),
-        "differences": [{"file": name, "first": text} for name, text in state.tally.failures],
-    }
-
-
-def spread(sizes: list[int]) -> dict[str, int]:
-    """Return the smallest, the median and the largest."""
-    return {"min": min(sizes), "median": int(np.median(sizes)), "max": max(sizes)}
-
-
-def in_order(counts: Counter[str]) -> dict[str, int]:
-    """Return the counts by number, the smallest first; 'own' is none and comes last."""
-    return dict(sorted(counts.items(), key=lambda item: float(item[0].replace("own", "inf"))))
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """Return the summary as a page."""
-
-    def percent(share: float | None) -> str:
-        return "unknown" if share is None else f"{share:.1%}"
-
-    head = [
-        ("graphs", f"{found['graphs']:,}"),
-        ("compared with fast (outputs and voltages)", f"{found['compared_with_fast']:,}"),
-        ("compared with lava (outputs)", f"{found['compared_with_lava']:,}"),
-        ("refused by all that ran them: a register overflows", f"{found['refused']:,}"),
-        ("outputs; messages among them", f"{found['outputs']:,}; {found['messages']:,}"),
-        ("voltages", f"{found['voltages']:,}"),
-        ("neurons of a graph: " + ", ".join(found["neurons"] or ()),
-         ", ".join(f"{v:,}" for v in (found["neurons"] or {}).values())),
-        ("spiking populations", f"{found['spiking_populations']:,}"),
-        (f"silent (rate < {SILENT:.1%})", percent(found["silent_share"])),
-        (f"saturated (rate > {SATURATED:.0%})", percent(found["saturated_share"])),
-        ("differences", f"{len(found['differences'])}"),
-        ("seconds", f"{found['seconds']:,.0f}"),
-    ]  # fmt: skip
-    lines = [f"# Fuzz of the executors, neuroav {found['neuroav']}, seed {found['seed']}", ""]
-    lines += ["| | |", "|---|--:|", *(f"| {name} | {value} |" for name, value in head), ""]
-    for key in ("nodes", "projections", "steps", "samples", "inputs", "rates"):
-        rows = found[key].items()
-        lines += [f"## {key}", "", "| | count |", "|---|--:|"]
-        lines += [*(f"| {name} | {value:,} |" for name, value in rows), ""]
-    lines += ["## differences", ""]
-    lines += [f"- `failures/{d['file']}`: {d['first']}" for d in found["differences"]] or ["none"]
-    return "\n".join(lines) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

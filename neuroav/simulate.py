@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,10 +47,17 @@ def _lava() -> Executor:
     return lava.run
 
 
+def _lava_inline() -> Executor:
+    from neuroav.sim import lava
+
+    return partial(lava.run, engine="inline")
+
+
 BACKENDS: dict[str, Callable[[], Executor]] = {
     "reference": _reference,
     "fast": _fast,
     "lava": _lava,
+    "lava-inline": _lava_inline,
 }
 
 
@@ -187,6 +195,7 @@ def run_backend(
     *,
     batch: int | None = None,
     memory_bytes: int | None = None,
+    device: str | None = None,
     record: Path | None = None,
     states: bool = False,
     observers: Sequence[Observer] = (),
@@ -194,18 +203,13 @@ def run_backend(
 ) -> Outcome:
     """Run one executor over all samples in chunks, shown to ``observers``; return the outcome.
 
-    memory_bytes: bound on the arrays of a chunk, for the executor ``fast``; ConfigError for others.
+    memory_bytes, device: bound on the arrays of a chunk, and 'cpu' or 'cuda', for the executor
+    ``fast``; ConfigError for others.
     """
     run, graph = executor(backend), deployment.integer
-    if memory_bytes is not None and backend != "fast":
-        raise ConfigError(
-            f"a bound on memory is for --backend fast, found {backend}; leave it out, or bound the "
-            "run by --batch"
-        )
     counter, digest, scores = Counter(graph), SpikeDigest(graph), []
     options: dict[str, Any] = {} if batch is None else {"batch": batch}
-    if memory_bytes is not None:
-        options["memory_bytes"] = memory_bytes
+    options |= _fast_options(backend, memory_bytes, device)
     if progress:
         options["progress"] = lambda done, total: progress(f"simulating ({backend})", done, total)
     target = (
@@ -242,6 +246,20 @@ def run_backend(
     return outcome
 
 
+def _fast_options(backend: str, memory_bytes: int | None, device: str | None) -> dict[str, Any]:
+    """Return what only the executor ``fast`` takes; ConfigError where another was asked for."""
+    given = {"memory_bytes": memory_bytes, "device": device}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and backend != "fast":
+        what, instead = (
+            ("a bound on memory", ", or bound the run by --batch")
+            if "memory_bytes" in given
+            else ("a device", "; the others run on the CPU")
+        )
+        raise ConfigError(f"{what} is for --backend fast, found {backend}; leave it out{instead}")
+    return given
+
+
 def simulate(
     path: str | Path,
     *,
@@ -250,6 +268,7 @@ def simulate(
     split: str | None = None,
     batch: int | None = None,
     memory_mb: int | None = None,
+    device: str | None = None,
     record: Path | None = None,
     cache_dir: Path,
     data_root: Path | None = None,
@@ -274,6 +293,7 @@ def simulate(
         backend,
         batch=batch,
         memory_bytes=None if memory_mb is None else memory_mb << 20,
+        device=device,
         record=record,
         progress=progress,
     )

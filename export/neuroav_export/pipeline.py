@@ -37,6 +37,7 @@ from neuroav.synapses import mute
 from neuroav_export.passes.fold_norm import fold_norm
 from neuroav_export.passes.limit_range import limit_range
 from neuroav_export.passes.lower import lower
+from neuroav_export.passes.prove_range import prove_range
 from neuroav_export.passes.quantize import quantize
 from neuroav_export.trace import trace
 
@@ -95,8 +96,13 @@ def compile_module(
         graph = verify_graph(apply(graph))
         check_scores(graph, tensors, expected, apply.__name__)
     everything = {n: torch.from_numpy(v.astype(np.float64)) for n, v in whole.items()}
+    fixed = [n for n in graph.order if getattr(graph.nodes[n], "least_unit", None) is not None]
     graph = verify_graph(limit_range(graph, everything, profile.arithmetic))
-    integer, saturations, hosts = quantize(graph, profile.arithmetic, options, host)
+    graph, (integer, saturations, hosts, _) = prove_range(
+        graph, fixed, profile.arithmetic,
+        lambda graph: quantize(graph, profile.arithmetic, options, host),
+    )  # fmt: skip
+    verify_graph(graph)
     integer = with_winner(integer) if winner else integer
     verify_integer(integer, profile.arithmetic)
     verify_host(hosts, integer, profile.arithmetic)

@@ -63,6 +63,11 @@ def test_a_bound_on_memory_makes_batches_smaller_and_changes_nothing(path):
         ConfigError, match="a bound on memory is for --backend fast, found reference"
     ):
         run(path, backend="reference", memory_mb=1)
+    assert run(path, backend="fast", device="cpu")["spike_digest"] == found[None]
+    with pytest.raises(ConfigError, match="a device is for --backend fast, found lava"):
+        run(path, backend="lava", device="cuda")
+    with pytest.raises(ConfigError, match="device is 'gpu'; the fast executor runs on cpu or cuda"):
+        run(path, backend="fast", device="gpu")
 
 
 def test_digest_is_what_the_contract_says(path):

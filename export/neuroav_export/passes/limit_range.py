@@ -4,8 +4,8 @@ What: runs the lowered graph on the whole sample and sets, with a margin of two,
 - ``least_unit`` of every convolution and dense layer that neurons read: the smallest real input per
   integer weight at which the largest membrane value seen still fits. Products of counts are the
   layers it matters for: their messages reach steps x places;
-- the same of several such layers whose sum neurons read, and of the readout, where one reads wide
-  messages (``passes.values``);
+- the same of several such layers whose sum neurons read, where one reads wide messages
+  (``passes.values``), and of the readout's accumulator;
 - ``peak`` of sums over a sample and products that are wide, from which their shift follows.
 Assumes: stage 'lowered'. Guarantees: nothing but these changes; a layer that has a least unit keeps
 it (quantization-aware training fixed it). Unseen input that passes the margin is still an error at
@@ -56,7 +56,7 @@ def limit_range(
 def _is_measured(graph: SpikingGraph, name: str, wide: frozenset[str]) -> bool:
     node = graph.nodes[name]
     if isinstance(node, rn.Readout):
-        return node.least_unit is None and bool(wide & set(graph.inputs[name]))
+        return node.least_unit is None
     return isinstance(node, (rn.TimeSum, rn.Product)) and name in wide
 
 
@@ -94,7 +94,7 @@ def _neurons(graph: SpikingGraph, wide: frozenset[str]) -> dict[str, tuple[tuple
         if not isinstance(lif, rn.Lif):
             continue
         (read,) = graph.inputs[name]
-        layers = _layers(graph, read)
+        layers = synaptic_layers(graph, read)
         apart = layers == [read] or any(wide & set(graph.inputs[n]) for n in layers)
         free = tuple(n for n in layers if graph.nodes[n].least_unit is None)  # type: ignore[union-attr]
         if apart and free:
@@ -102,11 +102,11 @@ def _neurons(graph: SpikingGraph, wide: frozenset[str]) -> dict[str, tuple[tuple
     return found
 
 
-def _layers(graph: SpikingGraph, name: str) -> list[str]:
+def synaptic_layers(graph: SpikingGraph, name: str) -> list[str]:
     """Return the convolutions and dense layers whose currents are added in ``name``."""
     node = graph.nodes[name]
     if isinstance(node, (rn.Conv2d, rn.Dense)):
         return [name]
     if not isinstance(node, (rn.Add, rn.Scale)):
         return []
-    return [layer for source in graph.inputs[name] for layer in _layers(graph, source)]
+    return [layer for source in graph.inputs[name] for layer in synaptic_layers(graph, source)]

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,17 +56,26 @@ from neuroav_export.passes.wide import product, time_sum
 AnyValue = Value | Current | StaticInput | HostCurrent
 
 
+class Quantized(NamedTuple):
+    """saturations: values clipped to fit, by population; hosts: layers of the host, by input;
+    units: what an integer weight of 1 is worth, by population, (1,) or (channels,)."""
+
+    integer: ig.IntGraph
+    saturations: dict[str, int]
+    hosts: dict[str, HostLayer]
+    units: dict[str, np.ndarray]
+
+
 def quantize(
     graph: SpikingGraph, arith: Arithmetic, options: Options, sends: Sends = "current"
-) -> tuple[ig.IntGraph, dict[str, int], dict[str, HostLayer]]:
-    """Return the integer graph, the number of values clipped to fit, by population, and the layers
-    of the host, by input. sends: what they send."""
+) -> Quantized:
+    """Return the integer graph and what else came of it. sends: what layers of the host send."""
     work = Quantizer(graph, arith, options.check(arith), sends)
     for name in graph.order:
         work.visit(name)
     scales = {n: (s.numerator, s.denominator) for n, s in work.scales.items()}
     draft = ig.IntGraph(work.populations, graph.output, graph.steps, graph.dt_s, scales)
-    return align(draft), work.saturations, work.hosts
+    return Quantized(align(draft), work.saturations, work.hosts, work.units)
 
 
 def align(graph: ig.IntGraph) -> ig.IntGraph:
@@ -85,8 +95,8 @@ def align(graph: ig.IntGraph) -> ig.IntGraph:
 class Quantizer:
     """Walks the lowered graph in order; ``values`` holds what each real node has become.
 
-    ``populations``, ``scales`` and ``saturations`` are by name. ``visit`` takes one node, after its
-    sources; it raises UnsupportedNode where the chip has nothing for it.
+    ``populations``, ``scales``, ``saturations`` and ``units`` are by name. ``visit`` takes one
+    node, after its sources; it raises UnsupportedNode where the chip has nothing for it.
     """
 
     def __init__(
@@ -99,6 +109,7 @@ class Quantizer:
         self.populations: dict[str, ig.Population] = {}
         self.scales: dict[str, Fraction] = {}
         self.saturations: dict[str, int] = {}
+        self.units: dict[str, np.ndarray] = {}
 
     def visit(self, name: str) -> None:
         node = self.graph.nodes[name]
@@ -164,6 +175,7 @@ class Quantizer:
             stored, grid, clipped = integer_weights(term.weight, unit, options, self.arith)
             self.count(name, clipped)
             projections.append(term.make(stored, options.bits, grid.mode))
+        self.units[name] = unit
         return unit, tuple(projections)
 
     def count(self, name: str, clipped: int) -> None:
