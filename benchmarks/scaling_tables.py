@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from neuroav.studies.plots import COLOURS, style
 
@@ -89,8 +90,8 @@ def figure(found: Found, path: Path) -> None:
         )
         _panel(size, "Size of the network", "neurons", "ms", neurons, lines)
         rows = found["steps"]
-        lines = (("4 samples at a time", [1e3 * r["median_s"] / r["batch"] for r in rows]),)
-        title = "Steps per sample"
+        lines = (("", [1e3 * r["median_s"] / r["batch"] for r in rows]),)
+        title = "Steps per sample, 4 samples at a time"
         _panel(steps, title, "steps", "ms per sample", [r["steps"] for r in rows], lines)
         rows = found["batch"]
         lines = (("", [1e3 * r["median_s"] / r["batch"] for r in rows]),)
@@ -111,5 +112,16 @@ def _panel(axes, title: str, x_label: str, y_label: str, x, lines) -> None:
     for (label, y), (colour, marker, line) in zip(lines, looks, strict=False):
         axes.plot(x, y, line, color=colour, marker=marker, label=label)
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
-    if lines[0][0]:
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axis.set_minor_locator(NullLocator())
+    if len(lines) > 1:
         axes.legend()
+
+
+def _short(value: float) -> str:
+    for least, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= least:
+            return f"{value / least:g}{letter}"
+    return f"{value:g}"

@@ -1,8 +1,9 @@
 """The loops of the batched executor on a CPU, compiled by numba: imported at first use only.
 
 Whole numbers in floating point, as ``neuroav.sim.fast`` proves them exact. No fast-math, but for
-sums of counts below 2^24, which are the same in any order. Compiled once per machine and kept
-beside this file, or in the user's cache where that cannot be written.
+sums of counts below 2^24, which are the same in any order. Each is compiled for float32 or float64
+when first called with it, once per machine, and kept beside this file, or in the user's cache where
+that cannot be written.
 """
 
 from __future__ import annotations
@@ -10,36 +11,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import boolean, float32, float64, int64, jit
+from numba import jit
 
 OPTIONS: dict[str, Any] = {"nopython": True, "nogil": True, "cache": True, "error_model": "numpy"}
 BLOCK = 16  # places turned at a time: a cache line of float32
-_PLANES = float32[:, :, :, ::1]
 
 
-def _neuron_types(real):
-    return (real[:, :, ::1], real[::1], real[::1], real, real, real, boolean, boolean)
-
-
-def _event_types(real):
-    return (real[:, :, ::1], int64[::1], int64[::1], int64, int64)
-
-
-def _lif_signature(real):
-    return real[::1](real[:, :, ::1], float32[:, :, ::1], *_neuron_types(real))
-
-
-def _scatter_signature(real):
-    return (real[:, :, ::1], *_event_types(real), real[:, :, ::1])
-
-
-def _both_signature(real):
-    return real[::1](
-        real[:, :, :, ::1], *_event_types(real), float32[:, :, ::1], *_neuron_types(real)
-    )
-
-
-@jit(nopython=True, nogil=True, cache=True, error_model="numpy")
+@jit(**OPTIONS)
 def _step(a, spikes, u, v, bias, threshold, keep_u, keep_v, gain, look, found):
     """Advance neurons by a step from their sums a, all (M,); see ``lif``."""
     zero = a.dtype.type(0)
@@ -64,7 +42,7 @@ def _step(a, spikes, u, v, bias, threshold, keep_u, keep_v, gain, look, found):
         v[i] = zero if fired else v[i]
 
 
-@jit([_lif_signature(float32), _lif_signature(float64)], **OPTIONS)
+@jit(**OPTIONS)
 def lif(a, spikes, voltages, bias, threshold, keep_u, keep_v, gain, keep_states, look):
     """Fill spikes (T, B, M) and voltages (the same, or empty) from synaptic sums a (T, B, M).
 
@@ -87,7 +65,7 @@ def lif(a, spikes, voltages, bias, threshold, keep_u, keep_v, gain, keep_states,
     return found
 
 
-@jit(nopython=True, nogil=True, cache=True, error_model="numpy")
+@jit(**OPTIONS)
 def _frame(x, weight, start, pick, row, sums, found, out):
     """Fill the sums out (O, places) of one frame x (C, inputs); see ``scatter``."""
     channels, inputs = x.shape
@@ -114,7 +92,7 @@ def _frame(x, weight, start, pick, row, sums, found, out):
                 out[j, p] = sums[pick[p] + j]
 
 
-@jit([_scatter_signature(float32), _scatter_signature(float64)], **OPTIONS)
+@jit(**OPTIONS)
 def scatter(x, weight, start, pick, row, size, out):
     """Fill sums out (N, O, places) from messages x (N, C, inputs): weights of events alone.
 
@@ -128,7 +106,7 @@ def scatter(x, weight, start, pick, row, size, out):
         _frame(x[frame], weight, start, pick, row, sums, found, out[frame])
 
 
-@jit([_both_signature(float32), _both_signature(float64)], **OPTIONS)
+@jit(**OPTIONS)
 def lif_of_events(
     x, weight, start, pick, row, size,
     spikes, voltages, bias, threshold, keep_u, keep_v, gain, keep_states, look,
@@ -153,11 +131,7 @@ def lif_of_events(
     return found
 
 
-@jit(
-    [float32(float32[::1], float32[::1])],
-    fastmath={"reassoc"},
-    **OPTIONS,
-)
+@jit(fastmath={"reassoc"}, **OPTIONS)
 def _overlap(a, b):
     """Return the number of places where both are 1."""
     count = np.float32(0)
@@ -166,7 +140,7 @@ def _overlap(a, b):
     return count
 
 
-@jit([(_PLANES, _PLANES, _PLANES, int64, float32, _PLANES)], **OPTIONS)
+@jit(**OPTIONS)
 def spatial_attention(q, k, v, heads, cap, out):
     """Fill out (T, B, C, N): per head, min(cap, q (min(cap, k^T v))) of binary (T, B, C, N)."""
     steps, samples, channels, _ = q.shape
@@ -187,7 +161,7 @@ def spatial_attention(q, k, v, heads, cap, out):
                         found[n] = min(cap, found[n])
 
 
-@jit([(_PLANES, _PLANES, _PLANES, int64, float32, boolean, _PLANES)], **OPTIONS)
+@jit(**OPTIONS)
 def temporal_attention(q, k, v, heads, cap, scrambled, out):
     """Fill out (T, B, C, N): per head and token, over the steps, of binary (T, B, C, N).
 

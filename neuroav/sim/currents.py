@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 # Nanoseconds of one core, measured (docs/speed.md). They choose the way, never the result.
-CHANNEL_NS, LOOK_NS, TURN_NS, START_NS, ADD_NS, PRODUCT_NS = 3.0, 0.5, 0.6, 3.0, 0.12, 0.04
-IDLE = 4  # channels: with so many a product takes twice as long
+CHANNEL_NS, LOOK_NS, TURN_NS, START_NS, ADD_NS, PRODUCT_NS = 3.0, 0.5, 0.6, 3.0, 0.14, 0.025
+IDLE = 12  # channels: with so many a product takes twice as long
 
 
 def import_loops() -> Any:

@@ -107,7 +107,7 @@ def _in_order(trace, parts, threads: int) -> Iterator[Trace]:
             yield trace(*part)
         return
     torch = import_torch()
-    import_loops()  # here: threads must not compile it twice
+    import_loops()  # here: a missing package is said before threads start
     before = torch.get_num_threads()
     waiting: deque[Future[Trace]] = deque()
     with kept_memory(shared=True):

@@ -51,10 +51,10 @@ def run(
     back through one Lava network. batch: samples per Trace, and at most as many copies of the
     network side by side in the same Lava processes; 0 for 16. The numbers of a sample are the same.
     states: also record the membrane voltage of every IntLif, after the reset (slower). conv:
-    'matmul', or 'stock' for Lava's own Conv, delays and channels only (much slower). engine: 'runtime', Lava's own, one OS process per
-    Lava process; or 'inline', the same process models in one OS process without Lava's runtime
-    (faster, docs/lava.md). timeout_s: longest time, in seconds, without a finished step. progress:
-    called with (samples done, samples).
+    'matmul', or 'stock' for Lava's own Conv, delays and channels only (much slower). engine:
+    'runtime', Lava's own, one OS process per Lava process; or 'inline', the same process models in
+    one OS process without Lava's runtime (faster, docs/lava.md). timeout_s: longest time, in
+    seconds, without a finished step. progress: called with (samples done, samples).
 
     Everything happens in a Python process of its own, in its own process group, which is gone
     with all its children, files and shared memory when this returns or raises.
