@@ -13,6 +13,7 @@ from torch import nn
 from neuroav import hardware
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import DataError, ProfileError, StageError, UnsupportedNode, unknown_name
+from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import Profile
 from neuroav.host import Sends, constant, verify_host
@@ -38,7 +39,7 @@ from neuroav_export.passes.fold_norm import fold_norm
 from neuroav_export.passes.limit_range import limit_range
 from neuroav_export.passes.lower import lower
 from neuroav_export.passes.prove_range import prove_range
-from neuroav_export.passes.quantize import quantize
+from neuroav_export.passes.quantize import Quantized, quantize
 from neuroav_export.trace import trace
 
 Pass = Callable[[SpikingGraph], SpikingGraph]
@@ -95,14 +96,8 @@ def compile_module(
     for apply in PASSES:
         graph = verify_graph(apply(graph))
         check_scores(graph, tensors, expected, apply.__name__)
-    everything = {n: torch.from_numpy(v.astype(np.float64)) for n, v in whole.items()}
-    fixed = [n for n in graph.order if getattr(graph.nodes[n], "least_unit", None) is not None]
-    graph = verify_graph(limit_range(graph, everything, profile.arithmetic))
-    graph, (integer, saturations, hosts, _) = prove_range(
-        graph, fixed, profile.arithmetic,
-        lambda graph: quantize(graph, profile.arithmetic, options, host),
-    )  # fmt: skip
-    verify_graph(graph)
+    graph, quantized = in_range(graph, whole, profile.arithmetic, options, host)
+    integer, saturations, hosts, _ = quantized
     integer = with_winner(integer) if winner else integer
     verify_integer(integer, profile.arithmetic)
     verify_host(hosts, integer, profile.arithmetic)
@@ -112,6 +107,24 @@ def compile_module(
     return Deployment(
         integer, graph, profile, names, saturations, dict(provenance or {}), probe, host=hosts
     )
+
+
+def in_range(
+    graph: SpikingGraph,
+    sample: Mapping[str, np.ndarray],
+    arith: Arithmetic,
+    options: Options,
+    host: Sends,
+) -> tuple[SpikingGraph, Quantized]:
+    """Return the lowered graph with the units its registers ask for, and what it is quantized to.
+
+    sample: as ``time_first`` gives it. A unit that training fixed is kept.
+    """
+    tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in sample.items()}
+    fixed = [n for n in graph.order if getattr(graph.nodes[n], "least_unit", None) is not None]
+    graph = verify_graph(limit_range(graph, tensors, arith))
+    graph, found = prove_range(graph, fixed, arith, lambda g: quantize(g, arith, options, host))
+    return verify_graph(graph), found
 
 
 def with_winner(graph: IntGraph) -> IntGraph:
