@@ -4,13 +4,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-EXTRAS := train,lava,speech,mapping,sanafe,studies,dev
+EXTRAS := train,lava,speech,mapping,sanafe,studies,frameworks,docs,dev
 # Test processes. Each computes with one thread, so that they do not fight over the cores.
 JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint wheel bench browser screenshots clean
+.PHONY: help env demo test lint docs wheel bench browser screenshots clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make env     install into $(VENV) only"
 	@echo "make lint    style and types only"
 	@echo "make screenshots   pictures of the demo's report on desktop, phone and paper"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make wheel   build the wheel into dist/"
 	@echo "make bench   time the executors on the shipped deployment"
 	@echo "make clean   remove $(VENV), build results and caches"
@@ -49,6 +50,11 @@ browser: $(STAMP)
 screenshots: browser
 	[ -e runs/demo/report/report.html ] || $(BIN)/neuroav demo
 	$(BIN)/python docs/screenshots.py runs/demo/report/report.html --out runs/demo/screenshots
+
+# Warnings are errors. The variable silences a notice of Material's makers about their next product.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open build/site/index.html"
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel --no-isolation

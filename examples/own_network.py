@@ -1,8 +1,8 @@
 """Deploy a network of your own: write it, train it a little, compile, simulate, compare.
 
 Audio and video of four made-up events, a two-branch network from the layers of
-`neuroav.models.layers`, a plain PyTorch loop, then three calls: `compile_module`, `fast.run`,
-`verify.compare`. Run it with `python examples/own_network.py` (seconds, nothing to download).
+`neuroav.models.layers`, a plain PyTorch loop, then `neuroav.export` and what one can do with what
+it returns. Run it with `python examples/own_network.py` (seconds, nothing to download).
 """
 
 from __future__ import annotations
@@ -11,12 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuroav import verify
+import neuroav
 from neuroav.models.layers import Add, Gain, Lif, LifParameters, PerStep, SpatialMean, TimeMean
-from neuroav.sim import fast, real
-from neuroav.sim.trace import collect
-from neuroav.simulate import Samples
-from neuroav_export import compile_module
 
 CLASSES = ("clap", "flash", "door", "ball")
 STEPS, SIZE = 8, 8
@@ -37,8 +33,7 @@ def events(count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     rates["visual"][(labels == 1) | (labels == 3), :, :, :, :half] = 0.6
     rates["visual"][labels == 2, :, :, :, half:] = 0.6
     shape = (count, STEPS, 1, SIZE, SIZE)
-    return {n: rng.poisson(np.broadcast_to(r, shape)).astype(np.int32)
-            for n, r in rates.items()}, labels  # fmt: skip
+    return {n: rng.poisson(np.broadcast_to(r, shape)) for n, r in rates.items()}, labels
 
 
 class TwoBranches(nn.Module):
@@ -67,33 +62,34 @@ class TwoBranches(nn.Module):
         return self.time_mean(self.head(self.gain(self.mean(joint))))
 
 
-def tensors(inputs: dict[str, np.ndarray]) -> list[torch.Tensor]:
-    """Return float tensors with time first, (STEPS, B, 1, SIZE, SIZE)."""
-    return [torch.from_numpy(np.moveaxis(v, 1, 0)).float() for v in inputs.values()]
-
-
-def main() -> None:
-    torch.manual_seed(0)
+def train(model: nn.Module) -> None:
+    """Fit the module to 256 made-up events."""
     inputs, labels = events(256, seed=1)
-    net = TwoBranches()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    frames = [torch.from_numpy(v).float().transpose(0, 1) for v in inputs.values()]  # time first
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(48):
         batch = slice(64 * (step % 4), 64 * (step % 4 + 1))
-        scores = net(*tensors({n: v[batch] for n, v in inputs.items()}))
+        scores = model(*(f[:, batch] for f in frames))
         loss = nn.functional.cross_entropy(scores, torch.from_numpy(labels[batch]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    test, test_labels = events(128, seed=2)
-    deployment = compile_module(net, test, target="loihi2", bits=8, classes=CLASSES)
-    deployed = collect(fast.run(deployment, test))[deployment.integer.output][:, -1].argmax(1)
-    floating = collect(real.run(deployment.real, test))[deployment.real.output][:, -1].argmax(1)
-    found = verify.compare(deployment, Samples(test, test_labels, "test"), ["reference", "fast"])
-    print(f"float accuracy {np.mean(floating == test_labels):.3f}, "
-          f"deployed {np.mean(deployed == test_labels):.3f}, "
-          f"agreement {np.mean(floating == deployed):.3f}")  # fmt: skip
-    print(f"reference and fast, {found['spikes_compared']} messages compared, "
-          f"equal: {found['equal']}")  # fmt: skip
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = TwoBranches()
+    train(model)
+    x, labels = events(128, seed=2)
+    net = neuroav.export(model, x, target="loihi2", classes=CLASSES, labels=labels)
+    deployed, floating = net.simulate(x, labels), net.float_scores(x).argmax(1)
+    print(f"float accuracy {np.mean(floating == labels):.3f}, deployed {deployed.accuracy:.3f}, "
+          f"agreement {np.mean(floating == deployed.predictions):.3f}")  # fmt: skip
+    same = net.verify(x)
+    print(f"reference and fast, {same.compared} messages compared, equal: {same.equal}")
+    energy = net.energy(x).total
+    print(f"energy per sample {energy.value / 1e6:.2g} uJ ({energy.low / 1e6:.2g} to "
+          f"{energy.high / 1e6:.2g}), grade {energy.grade}: an estimate")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 from neuroav import integer as ig
 from neuroav.errors import UnsupportedNode
 from neuroav.fixed import Arithmetic, decay
+from neuroav.synapses import kernel
 
 Interval = tuple[int, int]
 Range = tuple[np.ndarray, np.ndarray]  # lowest and highest message by channel, int64; 0 in between
@@ -45,6 +46,12 @@ def bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, tuple[Bound, ...]
     """Return the accumulators of every population that has some, in execution order."""
     messages: dict[str, Range] = {}
     found: dict[str, tuple[Bound, ...]] = {}
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    for group in graph.groups:
+        for name in group if graph.loops(group) else ():  # not known before what feeds back is
+            pop = graph.populations[name]
+            ends = (0, 1) if isinstance(pop, ig.SPIKING_CLASSES) else (-payload, payload)
+            messages[name] = _by_channel(pop, *ends, arith)
     for name in graph.order:
         pop = graph.populations[name]
         if isinstance(pop, ig.IntInput):
@@ -147,6 +154,13 @@ def _projected(
     if isinstance(p, ig.IntPool):
         taps = np.ones((len(low), 1, *p.kernel), np.int64)
         return _at_places(p, source, shape, *_weighed(taps, low[:, None], high[:, None]))
+    if isinstance(p, ig.IntConvTranspose2d):
+        taps = kernel(p)
+        out, fan = taps.shape[:2]
+        channel = np.arange(out)[:, None] // (out // p.groups) * fan + np.arange(fan)
+        return _at_places(p, source, shape, *_weighed(taps, low[channel], high[channel]))
+    if isinstance(p, ig.IntIdentity) and source != shape:  # other axes, so no channel in common
+        low, high = low.min(keepdims=True), high.max(keepdims=True)
     if isinstance(p, ig.IntDense):
         return _weighed(p.weight.reshape(len(p.weight), -1, places), low, high)
     if isinstance(p, ig.IntSpatialSum):
@@ -179,18 +193,25 @@ def _weighed(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> Range:
 
 
 def _at_places(
-    p: ig.IntConv2d | ig.IntPool, source: ig.Shape, shape: ig.Shape, *taps: np.ndarray
+    p: ig.IntConv2d | ig.IntConvTranspose2d | ig.IntPool,
+    source: ig.Shape,
+    shape: ig.Shape,
+    *taps: np.ndarray,
 ) -> Range:
     """Return the sums over the taps that lie inside the source, (out, rows, columns) each.
 
     A tap at a padded place adds nothing, so only neurons far from a border have all of them.
     """
     inside = []
-    for axis, kernel in enumerate(taps[0].shape[1:]):
-        dilation = p.dilation[axis] if isinstance(p, ig.IntConv2d) else 1
-        place = np.arange(shape[axis + 1])[:, None] * p.stride[axis] - p.padding[axis]
-        place = place + np.arange(kernel) * dilation
-        inside.append(((place >= 0) & (place < source[axis + 1])).astype(np.int64))
+    for axis, size in enumerate(taps[0].shape[1:]):
+        dilation = 1 if isinstance(p, ig.IntPool) else p.dilation[axis]
+        place, steps = np.arange(shape[axis + 1])[:, None], np.arange(size) * dilation
+        if isinstance(p, ig.IntConvTranspose2d):  # a place is reached from whole strides away
+            reach = place + p.padding[axis] - steps
+            place, whole = reach // p.stride[axis], reach % p.stride[axis] == 0
+        else:
+            place, whole = place * p.stride[axis] - p.padding[axis] + steps, np.array(True)
+        inside.append((whole & (place >= 0) & (place < source[axis + 1])).astype(np.int64))
     low, high = (inside[0] @ tap @ inside[1].T for tap in taps)
     return low, high
 
@@ -208,9 +229,30 @@ def _neurons(pop: ig.Population, low: np.ndarray, high: np.ndarray, steps: int, 
     if isinstance(pop, ig.IntWinner):
         return (Bound("the synaptic sum", *span, payload),), (0, 1)
     assert isinstance(pop, ig.IntReadout)
+    if pop.leaky:
+        return _leaky(pop, low, high, steps, arith)
     top = np.maximum(0, (high + pop.bias) * steps)
     bottom = np.minimum(0, (low + pop.bias) * steps)
     return (Bound("the readout accumulator", *_span(bottom, top), payload),), (bottom, top)
+
+
+def _leaky(pop: ig.IntReadout, low, high, steps: int, arith: Arithmetic):
+    """Return (bounds, interval of the messages) of leaky accumulators."""
+    payload, bits = (1 << (arith.payload_bits - 1)) - 1, arith.decay_bits
+    forget = 1 << bits if pop.decay_u is None else pop.decay_u + 1
+    ends = []
+    for side, pick in ((low, np.minimum), (high, np.maximum)):
+        u = v = most_u = most_v = np.zeros(1, np.int64)
+        for _ in range(steps):
+            u = decay(pick(u, 0), forget, bits) + side * (1 << pop.input_shift) + pop.bias
+            v = decay(pick(v, 0), pop.decay_v, bits) + u
+            most_u, most_v = pick(most_u, u), pick(most_v, v)
+        ends.append((most_u, most_v))
+    (u_low, v_low), (u_high, v_high) = ends
+    return (
+        Bound("the readout's current", *_span(u_low, u_high), payload),
+        Bound("the readout accumulator", *_span(v_low, v_high), payload),
+    ), (v_low, v_high)
 
 
 def _lif(
@@ -218,7 +260,7 @@ def _lif(
 ) -> tuple[Bound, ...]:
     one, shift = 1 << arith.decay_bits, 1 << arith.input_shift
     bias = pop.bias_mantissa << pop.bias_exponent
-    keep_u, keep_v = one - pop.decay_u - 1, one - pop.decay_v
+    keep_u, keep_v = (np.asarray(one - d) for d in (pop.decay_u + 1, pop.decay_v))
     most = pop.threshold * shift  # that a step without a spike leaves
     u_low = u_high = v_low = v_high = np.zeros(1, np.int64)
     spans: list[tuple[int, int, int, int]] = []
@@ -227,6 +269,8 @@ def _lif(
         u_high = decay(u_high, one - keep_u, arith.decay_bits) + high * shift
         v_low = decay(np.minimum(v_low, 0), one - keep_v, arith.decay_bits) + u_low + bias
         left = np.maximum(np.minimum(v_high, most), 0)  # 0 after a spike
+        if pop.reset == "subtract":
+            left = np.maximum(left, v_high - most)
         v_high = decay(left, one - keep_v, arith.decay_bits) + u_high + bias
         spans.append((u_low.min(), u_high.max(), v_low.min(), v_high.max()))
     u_span = int(min(0, *(s[0] for s in spans))), int(max(0, *(s[1] for s in spans)))

@@ -160,12 +160,17 @@ def mean_messages(graph: ig.IntGraph, traces: Iterable[Trace]) -> dict[str, np.n
 def silent_and_saturated(
     graph: ig.IntGraph, rates: dict[str, float]
 ) -> tuple[list[str], list[str]]:
-    """Return names with rate < 0.1 % (any sender) and > 90 % (spiking populations)."""
+    """Return names with rate < 0.1 % (any sender) and > 90 % (spiking populations).
+
+    Neurons that nothing reaches stand for a bias: they spike in every step, which is no fault.
+    """
     quiet = mute(graph)
     silent = [n for n in graph.order if n not in quiet and rates[n] < SILENT]
     saturated = [
         n
         for n in graph.order
-        if isinstance(graph.populations[n], ig.SPIKING_CLASSES) and rates[n] > SATURATED
+        if isinstance(pop := graph.populations[n], ig.SPIKING_CLASSES)
+        and pop.projections
+        and rates[n] > SATURATED
     ]
     return silent, saturated

@@ -23,7 +23,7 @@ class Probe:
     """A few samples carried inside the file, so that it can be run and checked anywhere.
 
     inputs: by name of what is fed, (samples, steps, *shape): integers, or float32 for a static
-    input. labels: (samples,) int64.
+    input. labels: (samples,) int64, -1 where nobody said which class it is.
     """
 
     inputs: Mapping[str, np.ndarray]

@@ -74,6 +74,8 @@ PARTS = (
     Part("sanafe", "sanafe", "sanafe", "sanafe>=2.2.9,<2.3", "energy and time in SANA-FE"),
     Part("optuna", "optuna", "studies", "optuna>=3.6", "sweeps"),
     Part("matplotlib", "matplotlib", "studies", "matplotlib>=3.7", "figures of studies"),
+    Part("mkdocs", "mkdocs", "docs", "mkdocs>=1.6,<2", "the documentation as a site"),
+    Part("mkdocs-material", "material", "docs", "mkdocs-material>=9.5,<10", "its looks and search"),
 )  # fmt: skip
 
 

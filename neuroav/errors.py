@@ -15,6 +15,13 @@ class NeuroavError(Exception):
     """Base of every error a user can cause and mend.
 
     rule: which rule of ``docs/lint.md`` a network breaks, '' where that is not what went wrong.
+
+    >>> import neuroav
+    >>> try:
+    ...     neuroav.load("nothing.nav")
+    ... except neuroav.NeuroavError as error:
+    ...     print(type(error).__name__, error)
+    FileFormatError nothing.nav: no such file; write one with `neuroav export RUN --out nothing.nav`
     """
 
     def __init__(self, *args: object, rule: str = "") -> None:

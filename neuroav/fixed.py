@@ -64,7 +64,7 @@ def truncate_shift(x, bits: int):
     return (abs(x) >> bits) * (1 if x >= 0 else -1)
 
 
-def decay(x, amount: int, bits: int = 12):
+def decay(x: Any, amount: Any, bits: int = 12) -> Any:
     """Leak ``x`` by ``amount`` / 2^bits: ``truncate(x * (2^bits - amount), bits)``."""
     return truncate_shift(x * ((1 << bits) - amount), bits)
 
@@ -92,28 +92,33 @@ def lif_step(
     a_in: Any,
     bias: Any,
     *,
-    decay_u: int,
-    decay_v: int,
+    decay_u: Any,
+    decay_v: Any,
     threshold: Any,
     arith: Arithmetic,
     where: str = "lif",
+    reset: str = "zero",
 ) -> tuple[Any, Any, Any]:
     """Advance leaky integrate-and-fire neurons by one step; return ``(u, v, spike)``.
 
     u' = truncate(u * (2^12 - (decay_u + 1)), 12) + (a_in << 6)
     v' = truncate(v * (2^12 - decay_v), 12) + u' + bias
-    spike = v' > (threshold << 6);  v' = 0 where it spiked; u' is not reset
+    spike = v' > (threshold << 6);  u' is not reset
+    v' = 0 where it spiked (reset 'zero'), or v' - (threshold << 6) ('subtract')
 
     u, v, a_in, bias, threshold: integers or int64 arrays that broadcast to the layer's shape;
     bias in units of 1/64 input unit. Source: lava-nc 0.10.0 ``PyLifModelBitAcc``. Raises OutOfRange
-    where Lava would wrap (u) or saturate (v): a network that needs either is refused.
+    where Lava would wrap (u) or saturate (v): a network that needs either is refused. Lava has no
+    reset by subtraction; neurons that Loihi 2 runs as programs can have it.
     """
     u = decay(u, decay_u + 1, arith.decay_bits) + a_in * (1 << arith.input_shift)
     check_range(u, (1 << (arith.current_bits - 1)) - 1, where, "the synaptic current")
     v = decay(v, decay_v, arith.decay_bits) + u + bias
     check_range(v, (1 << (arith.voltage_bits - 1)) - 1, where, "the membrane voltage")
-    spike = v > threshold * (1 << arith.input_shift)
-    v = np.where(spike, 0, v) if isinstance(v, np.ndarray) else (0 if spike else v)
+    level = threshold * (1 << arith.input_shift)
+    spike = v > level
+    after = v - level if reset == "subtract" else 0
+    v = np.where(spike, after, v) if isinstance(v, np.ndarray) else (after if spike else v)
     return u, v, spike
 
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 
 from neuroav.errors import StageError
-from neuroav.nodes import Input, Node
+from neuroav.nodes import Delay, Input, Node
 
 STAGES = ("traced", "folded", "lowered")
 
 
-def topological_order(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+def topological_order(
+    inputs: Mapping[str, tuple[str, ...]], late: Collection[tuple[str, str]] = ()
+) -> tuple[str, ...]:
     """Return all names so that sources come first, ties in alphabetical order.
 
-    inputs: for every node the names that feed it. The one place where an order is computed.
+    inputs: for every node the names that feed it. late: (node, source) pairs of which the node
+    reads an earlier frame, so that they may close a loop; those inside a loop do not count. The one
+    place where an order is computed. StageError for a loop without any.
     """
-    sorter = TopologicalSorter({name: set(sources) for name, sources in inputs.items()})
+    together = _loops(inputs) if late else {}
+    edges = {
+        name: {s for s in sources if not _closes(name, s, late, together)}
+        for name, sources in inputs.items()
+    }
+    sorter = TopologicalSorter(edges)
     try:
         sorter.prepare()
     except CycleError as error:
         loop = " -> ".join(error.args[1])
         raise StageError(
-            f"the graph has a loop: {loop}; only feed-forward graphs compile"
+            f"the graph has a loop without a delay: {loop}; a loop needs a step in which what it "
+            "feeds back is late"
         ) from None
     order: list[str] = []
     while sorter.is_active():
@@ -32,6 +43,85 @@ def topological_order(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
         order.extend(ready)
         sorter.done(*ready)
     return tuple(order)
+
+
+def execution_groups(
+    inputs: Mapping[str, tuple[str, ...]], late: Collection[tuple[str, str]] = ()
+) -> tuple[tuple[str, ...], ...]:
+    """Return names in execution order, those of one loop together, in the order within a frame.
+
+    A node in no loop is a group of its own; one that reads itself is a group of one too. Without
+    loops this is ``topological_order`` name by name.
+    """
+    order = topological_order(inputs, late)
+    together = _loops(inputs) if late else {}
+    group_of = {name: together.get(name, name) for name in order}
+    members: dict[str, list[str]] = {}
+    for name in order:
+        members.setdefault(group_of[name], []).append(name)
+    if len(members) == len(order):
+        return tuple((name,) for name in order)
+    outer = {
+        group: tuple({group_of[s] for name in names for s in inputs[name]} - {group})
+        for group, names in members.items()
+    }
+    return tuple(tuple(members[group]) for group in topological_order(outer))
+
+
+def _closes(
+    name: str, source: str, late: Collection[tuple[str, str]], together: Mapping[str, str]
+) -> bool:
+    """Whether an edge may be left out of the order: late, and inside a loop."""
+    inside = name in together and together.get(source) == together[name]
+    return inside and (name, source) in late
+
+
+def _loops(inputs: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Return for every name on a loop the first name of all that share its loops.
+
+    Strongly connected components by two depth-first walks (Kosaraju), without recursion.
+    """
+    readers: dict[str, list[str]] = {name: [] for name in inputs}
+    for name, sources in inputs.items():
+        for source in sources:
+            readers.setdefault(source, []).append(name)
+    finished = _finishing_order(readers)
+    component: dict[str, str] = {}
+    for start in reversed(finished):
+        waiting = [start]
+        while waiting:
+            name = waiting.pop()
+            if name not in component:
+                component[name] = start
+                waiting.extend(s for s in inputs.get(name, ()) if s not in component)
+    members: dict[str, list[str]] = {}
+    for name, start in component.items():
+        members.setdefault(start, []).append(name)
+    return {
+        name: min(names)
+        for names in members.values()
+        for name in names
+        if len(names) > 1 or name in inputs.get(name, ())
+    }
+
+
+def _finishing_order(readers: Mapping[str, list[str]]) -> list[str]:
+    """Return all names in the order in which a depth-first walk along ``readers`` leaves them."""
+    seen: set[str] = set()
+    finished: list[str] = []
+    for start in sorted(readers):
+        walk = [] if start in seen else [(start, iter(readers[start]))]
+        seen.add(start)
+        while walk:
+            name, rest = walk[-1]
+            step = next((r for r in rest if r not in seen), None)
+            if step is None:
+                finished.append(name)
+                walk.pop()
+            else:
+                seen.add(step)
+                walk.append((step, iter(readers[step])))
+    return finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +147,28 @@ class SpikingGraph:
             object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
 
     @property
+    def late(self) -> frozenset[tuple[str, str]]:
+        """(node, source) pairs of the delays: where a loop may close."""
+        return frozenset(
+            (n, s)
+            for n, node in self.nodes.items()
+            if isinstance(node, Delay)
+            for s in self.inputs[n]
+        )
+
+    @cached_property
     def order(self) -> tuple[str, ...]:
-        """Names in execution order."""
-        return topological_order(self.inputs)
+        """Names in execution order; in a loop, the delays come first."""
+        return topological_order(self.inputs, self.late)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names in execution order, those of one loop together (``execution_groups``)."""
+        return execution_groups(self.inputs, self.late)
+
+    def loops(self, group: tuple[str, ...]) -> bool:
+        """Whether the nodes of a group must be run frame by frame."""
+        return len(group) > 1 or group[0] in self.inputs[group[0]]
 
     @property
     def input_names(self) -> tuple[str, ...]:

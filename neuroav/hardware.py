@@ -120,6 +120,7 @@ class Numeric(_Strict):
     delay_max: int = Field(ge=0, le=4096)
     graded_spikes: bool
     thresholds_per_neuron: bool
+    reset_by_subtraction: bool = False
     oracle: str
     source: str
 

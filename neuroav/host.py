@@ -24,7 +24,7 @@ from neuroav.errors import DataError, StageError
 from neuroav.fixed import Arithmetic, lif_step
 from neuroav.integer import IntGraph, IntHostCurrent, IntInput
 from neuroav.nodes import Pair
-from neuroav.stages import conv_shape, dense_shape, pool_shape
+from neuroav.shapes import conv_shape, dense_shape, pool_shape
 
 Sends = Literal["current", "spikes"]
 SENDS: tuple[Sends, ...] = ("current", "spikes")

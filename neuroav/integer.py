@@ -11,6 +11,10 @@ than that path, its projection carries ``delay`` extra steps, so that all inputs
 to the same frame. A population's *own time frame* is time with its latency removed: frame t of
 every population is the answer to frame t of the input. A population that *holds* answers with
 frame 0 only when it has seen the last frame of the sample: its latency is longer by a sample.
+
+Lag: what a projection brings belongs to the same frame unless it has a ``lag``: then frame t of the
+source reaches frame t + lag of the target, and nothing reaches the target's first frames. Such
+projections may close loops. Nothing crosses from one sample to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from neuroav.graph import topological_order
+from neuroav.errors import StageError
+from neuroav.graph import execution_groups, topological_order
 from neuroav.nodes import LATER, Pair
 
 Shape = tuple[int, ...]
@@ -37,12 +42,14 @@ SHIFT_MAX = 31  # of what is rounded down into a message
 class Projection:
     """Synapses from ``source``, delivered ``1 + delay`` steps after they are sent.
 
-    port: which input of the population they reach, for those with several.
+    port: which input of the population they reach, for those with several. lag: frames by which
+    the target sees the source late; a loop needs some.
     """
 
     source: str
     delay: int
     port: int = field(default=0, kw_only=True)
+    lag: int = field(default=0, kw_only=True, metadata={LATER: 3})
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +70,25 @@ class IntConv2d(Projection):
 
 
 @dataclass(frozen=True, eq=False)
+class IntConvTranspose2d(Projection):
+    """Transposed convolution synapses: input place y reaches the outputs y * stride - padding +
+    tap * dilation that exist; what a convolution with these kernels sends back.
+
+    weight: (in, out / groups, rows, columns) int64, as the synapse memory holds it; output_padding:
+    rows and columns added at the far end. weight_bits, sign_mode: as for ``IntConv2d``.
+    """
+
+    weight: np.ndarray
+    stride: Pair
+    padding: Pair
+    output_padding: Pair
+    dilation: Pair
+    groups: int
+    weight_bits: int
+    sign_mode: str
+
+
+@dataclass(frozen=True, eq=False)
 class IntDense(Projection):
     """All-to-all synapses on the source's neurons in C order; weight: (out, in) int64."""
 
@@ -73,7 +99,10 @@ class IntDense(Projection):
 
 @dataclass(frozen=True, eq=False)
 class IntIdentity(Projection):
-    """One synapse per neuron, to the neuron of the same number, all with the same weight."""
+    """One synapse per neuron, to the neuron of the same number, all with the same weight.
+
+    The target may have other axes, of as many neurons.
+    """
 
     weight: int
 
@@ -111,6 +140,7 @@ class IntPlace(Projection):
 
 PROJECTION_CLASSES = (
     IntConv2d,
+    IntConvTranspose2d,
     IntDense,
     IntIdentity,
     IntPool,
@@ -162,14 +192,17 @@ class IntLif(Population):
     """Leaky integrate-and-fire neurons; equation in ``fixed.lif_step``. State is 0 at frame 0.
 
     bias_mantissa: int64, broadcasts to ``shape``; the bias is mantissa << bias_exponent.
-    threshold: int64, broadcasts to ``shape``; compared as v > threshold << 6.
+    threshold: int64, broadcasts to ``shape``; compared as v > threshold << 6. decay_u, decay_v: one
+    number, or int64 that broadcasts to ``shape``. reset: a spike sets v to 0 ('zero') or takes
+    threshold << 6 off ('subtract'). Without projections they are driven by their bias alone.
     """
 
     bias_mantissa: np.ndarray
     bias_exponent: int
     threshold: np.ndarray
-    decay_u: int
-    decay_v: int
+    decay_u: int | np.ndarray
+    decay_v: int | np.ndarray
+    reset: str = field(default="zero", metadata={LATER: 3})
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +219,24 @@ class IntSum(Population):
 class IntReadout(Population):
     """Accumulators without threshold, 0 at frame 0: v' = v + a + bias; the message is v'.
 
-    The class scores of a sample are the values of its last frame.
-    bias: int64, broadcasts to ``shape``.
+    The class scores of a sample are the values of its last frame. bias: int64, broadcasts to
+    ``shape``. Leaky ones, of one decay each, compute
+
+    u' = truncate(u (2^12 - (decay_u + 1)), 12) + (a << input_shift) + bias
+    v' = truncate(v (2^12 - decay_v), 12) + u'
+
+    decay_u: None where u is not kept, as 4095 would say. bias is not shifted.
     """
 
     bias: np.ndarray
+    decay_u: int | None = field(default=None, metadata={LATER: 3})
+    decay_v: int = field(default=0, metadata={LATER: 3})
+    input_shift: int = field(default=0, metadata={LATER: 3})
+
+    @property
+    def leaky(self) -> bool:
+        """Whether it forgets or shifts anything; False for a plain sum."""
+        return bool(self.decay_v or self.input_shift or self.decay_u is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +251,7 @@ class IntProduct(Population):
     shift: bits of the product that the message drops. The product fits ``PRODUCT_BITS``.
     """
 
-    shift: int = field(default=0, metadata={LATER: True})
+    shift: int = field(default=0, metadata={LATER: 2})
     ports: ClassVar[int] = 2
 
 
@@ -219,8 +265,8 @@ class IntTimeSum(Population):
     bits of the sum that the message drops. The whole sum fits the register of a message.
     """
 
-    weights: tuple[int, ...] = field(default=(), metadata={LATER: True})
-    shift: int = field(default=0, metadata={LATER: True})
+    weights: tuple[int, ...] = field(default=(), metadata={LATER: 2})
+    shift: int = field(default=0, metadata={LATER: 2})
     holds: ClassVar[bool] = True
 
     def step_weights(self, steps: int) -> np.ndarray:
@@ -305,6 +351,7 @@ class IntTemporalAttention(_Attention):
         return self.heads * self.tokens * steps**2
 
 
+RESETS = ("zero", "subtract")
 FORMS: tuple[Literal["key-value", "score"], ...] = ("key-value", "score")
 POPULATION_CLASSES = (
     IntInput,
@@ -344,11 +391,31 @@ class IntGraph:
             object.__setattr__(self, table, MappingProxyType(dict(getattr(self, table))))
 
     @cached_property
+    def _sources(self) -> dict[str, tuple[str, ...]]:
+        return {n: tuple(p.source for p in pop.projections) for n, pop in self.populations.items()}
+
+    @cached_property
+    def _late(self) -> frozenset[tuple[str, str]]:
+        """(population, source) pairs between which every projection has a lag."""
+        prompt = {
+            (n, p.source) for n, q in self.populations.items() for p in q.projections if not p.lag
+        }
+        every = {(n, p.source) for n, q in self.populations.items() for p in q.projections}
+        return frozenset(every - prompt)
+
+    @cached_property
     def order(self) -> tuple[str, ...]:
-        """Names in execution order: sources first, ties alphabetical."""
-        return topological_order(
-            {n: tuple(p.source for p in pop.projections) for n, pop in self.populations.items()}
-        )
+        """Names in execution order: sources first, ties alphabetical; lags close loops."""
+        return topological_order(self._sources, self._late)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names in execution order, those of one loop together (``graph.execution_groups``)."""
+        return execution_groups(self._sources, self._late)
+
+    def loops(self, group: tuple[str, ...]) -> bool:
+        """Whether the populations of a group must be run frame by frame."""
+        return len(group) > 1 or group[0] in self._sources[group[0]]
 
     @property
     def inputs(self) -> dict[str, IntInput]:
@@ -357,26 +424,45 @@ class IntGraph:
     @cached_property
     def latency(self) -> dict[str, int]:
         """Steps from the input: 1 + the largest of a population's sources', 0 for inputs; a
-        sample more where it holds."""
-        steps: dict[str, int] = {}
-        for name in self.order:
-            sources = self.populations[name].projections
-            steps[name] = max((1 + steps[p.source] for p in sources), default=0)
-            steps[name] += self.held(name)
-        return steps
+        sample more where it holds. A lag gives its projection as many steps more time.
+
+        StageError for a loop of more projections than frames of lag.
+        """
+        steps = dict.fromkeys(self.order, 0)
+        for _ in range(len(steps) + 1):
+            before = dict(steps)
+            for name in self.order:
+                pop = self.populations[name]
+                if pop.projections:
+                    arrival = max(1 + steps[p.source] - p.lag for p in pop.projections)
+                    steps[name] = max(1, arrival) + self.held(name)
+            if steps == before:
+                return steps
+        grown = sorted(n for n, found in steps.items() if found != before[n])
+        raise StageError(
+            f"the loop through {', '.join(grown[:4])} has more projections than frames of lag; "
+            "every projection takes a step, so what is fed back needs one frame of lag for each"
+        )
 
     def held(self, name: str) -> int:
         """Steps between the arrival of a frame and the message that answers it."""
         return self.steps if self.populations[name].holds else 0
 
-    def aligned_delay(self, target: str, source: str) -> int:
-        """Return the extra delay that makes ``source`` arrive with the longest path."""
-        return self.latency[target] - self.held(target) - 1 - self.latency[source]
+    def aligned_delay(self, target: str, source: str, lag: int = 0) -> int:
+        """Return the extra delay that makes ``source`` arrive ``lag`` frames after its own."""
+        return self.latency[target] - self.held(target) - 1 - self.latency[source] + lag
 
 
 def shifted(largest: int, shift: int) -> int:
     """Return the largest magnitude of x >> shift where |x| is at most ``largest``."""
     return -(-largest >> shift)
+
+
+def transposed_size(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, extra: int
+) -> int:
+    """Return how many places a transposed convolution gives along one axis."""
+    return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + extra + 1
 
 
 def conv_windows(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:

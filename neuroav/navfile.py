@@ -29,12 +29,25 @@ from neuroav.placement import Core, Mesh, Placement, Slice, verify_placement
 from neuroav.stages import verify_graph, verify_integer
 
 FORMAT = "neuroav-deployment"
-VERSION = 2  # the first lacks the fields marked ``nodes.LATER``; a file without them is one of it
+VERSION = 3  # a file is of the first that has the classes and fields (``nodes.LATER``) it uses
 NOTE_MOST = 1 << 20  # characters
 _CLASSES = {
     c.__name__: c
     for c in (*rn.NODE_CLASSES, *ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES, HostLayer)
 }
+
+_OF_VERSION_3 = (
+    rn.ConvTranspose2d,
+    rn.If,
+    rn.Li,
+    rn.Delay,
+    rn.Reshape,
+    rn.Permute,
+    rn.SumPool2d,
+    ig.IntConvTranspose2d,
+)
+# numbers of neurons that were one for a layer before
+_ONE_BEFORE_3 = ("tau_mem_s", "v_threshold", "v_reset", "v_leak", "decay_u", "decay_v")
 
 
 def save(deployment: Deployment, path: str | Path) -> Deployment:
@@ -163,7 +176,7 @@ def _check_header(file: h5py.File, path: Path) -> str:
 def _write(d: Deployment, file: h5py.File) -> None:
     file.attrs["format"] = FORMAT
     parts = (*d.integer.populations.values(), *d.real.nodes.values())
-    file.attrs["version"] = VERSION if any(map(_has_later_fields, parts)) else 1
+    file.attrs["version"] = max((_first_version(p) for p in parts), default=1)
     _write_text(file, "profile", d.profile.text)
     for name, value in (
         ("classes", list(d.classes)),
@@ -225,13 +238,18 @@ def _is_default(item: Any, default: Any) -> bool:
     return item is default or (not isinstance(item, np.ndarray) and item == default)
 
 
-def _has_later_fields(value: Any) -> bool:
-    """Return whether a program that knows only version 1 would misread a node or population."""
-    return any(
-        not _is_default(getattr(value, f.name), f.default)
-        for f in fields(value)
-        if rn.LATER in f.metadata
-    )
+def _first_version(value: Any) -> int:
+    """Return the first version of the format that says all there is of a node or population."""
+    found = 3 if type(value) in _OF_VERSION_3 else 1
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if rn.LATER in field.metadata and not _is_default(item, field.default):
+            found = max(found, field.metadata[rn.LATER])
+        elif field.name in _ONE_BEFORE_3 and isinstance(item, np.ndarray):
+            found = 3
+        elif field.name == "projections":
+            found = max(found, *map(_first_version, item), 1)
+    return found
 
 
 def _write_object(group: h5py.Group, value: Any) -> h5py.Group:

@@ -14,7 +14,9 @@ import numpy as np
 from neuroav.errors import StageError
 
 Pair = tuple[int, int]
-LATER = "later"  # marks fields that the first version of FILE.nav lacks; not written at default
+# Marks fields that the first version of FILE.nav lacks, with the first version that has them; not
+# written at default.
+LATER = "later"
 
 
 def _need(condition: bool, node: object, message: str, rule: str = "") -> None:
@@ -34,7 +36,7 @@ def _finite(node: object) -> None:
             )
 
 
-def _peak(node: TimeSum | Product) -> None:
+def _peak(node: TimeSum | Product | Li) -> None:
     value = node.peak
     fits = value is None or (isinstance(value, float) and 0 <= value < float("inf"))
     _need(fits, node, f"peak is {value!r}, must be a finite number from 0")
@@ -114,28 +116,124 @@ class BatchNorm:
 
 
 @dataclass(frozen=True, eq=False)
-class Lif:
-    """Leaky integrate-and-fire without synaptic current (Norse ``LIFBox``).
+class ConvTranspose2d:
+    """Transposed cross-correlation, as ``torch.nn.ConvTranspose2d``.
 
-    v' = v + (dt / tau_mem) * ((v_leak - v) + x);  spike = v' > v_threshold
-    v = v_reset where it spiked, else v'.   dt is the graph's ``dt_s``.
-
-    tau_mem_s: membrane time constant in seconds. Others in units of the membrane variable.
-    inclusive: v_threshold is the largest float32 below the level at which the neuron spikes.
+    weight: (in, out / groups, rows, columns); bias: (out,) or None. output_padding: rows and
+    columns added at the far end. least_unit: as for Conv2d, (out,).
     """
 
-    tau_mem_s: float
-    v_threshold: float = 1.0
-    v_reset: float = 0.0
-    v_leak: float = 0.0
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    output_padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    least_unit: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
+        out = self.weight.shape[1] * self.groups
+        _need(self.bias is None or self.bias.shape == (out,), self, "bias must be (out,)")
+        _finite(self)
+
+
+Number = float | np.ndarray  # one for all neurons, or float64 that broadcasts to their shape
+
+
+@dataclass(frozen=True, eq=False)
+class Lif:
+    """Leaky integrate-and-fire (Norse ``LIFBox``), with synaptic current where tau_syn_s is given.
+
+    i' = i - (dt / tau_syn) i + x     (i' = x without tau_syn_s)
+    v' = v + (dt / tau_mem) * ((v_leak - v) + i');  spike = v' > v_threshold
+    v = v_reset where it spiked, else v'.   dt is the graph's ``dt_s``. i is not reset.
+
+    tau_mem_s, tau_syn_s: time constants in seconds. Others in units of the membrane variable. All
+    four of one value or one per neuron. inclusive: v_threshold is the largest float32 below the
+    level at which the neuron spikes. reset: 'value', or 'subtract' for v' - v_threshold in place of
+    v_reset.
+    """
+
+    tau_mem_s: Number
+    v_threshold: Number = 1.0
+    v_reset: Number = 0.0
+    v_leak: Number = 0.0
     inclusive: bool = False
+    tau_syn_s: Number | None = field(default=None, metadata={LATER: 3})
+    reset: str = field(default="value", metadata={LATER: 3})
 
     def __post_init__(self) -> None:
         values = (self.tau_mem_s, self.v_threshold, self.v_reset, self.v_leak)
-        finite = bool(np.isfinite(values).all())
-        _need(finite, self, f"parameters must be finite, found {values}", "not-finite")
-        positive = f"tau_mem_s is {self.tau_mem_s}, must be positive"
-        _need(self.tau_mem_s > 0, self, positive, "time-constant")
+        _neuron(self, (*values, 1.0 if self.tau_syn_s is None else self.tau_syn_s))
+        for what in ("tau_mem_s", "tau_syn_s"):
+            value = getattr(self, what)
+            positive = value is None or bool(np.all(np.asarray(value) > 0))
+            _need(positive, self, f"{what} is {value}, must be positive", "time-constant")
+
+
+@dataclass(frozen=True, eq=False)
+class If:
+    """Integrate-and-fire without leak: v' = v + x; spike = v' > v_threshold, then the reset.
+
+    v_threshold, v_reset: one value or one per neuron; reset: as for ``Lif``, rest being 0.
+    inclusive: as for ``Lif``.
+    """
+
+    v_threshold: Number = 1.0
+    v_reset: Number = 0.0
+    inclusive: bool = False
+    reset: str = "value"
+
+    def __post_init__(self) -> None:
+        _neuron(self, (self.v_threshold, self.v_reset))
+
+
+def _neuron(node: Lif | If, values: tuple[Number, ...]) -> None:
+    finite = all(bool(np.isfinite(v).all()) for v in values)
+    _need(finite, node, f"parameters must be finite, found {values}", "not-finite")
+    known = node.reset in ("value", "subtract")
+    _need(known, node, f"reset is {node.reset!r}, must be 'value' or 'subtract'", "reset")
+
+
+@dataclass(frozen=True, eq=False)
+class Delay:
+    """What came ``steps`` steps ago, 0 in the first ones of a sample. A loop closes here."""
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        whole = type(self.steps) is int and self.steps >= 1
+        _need(whole, self, f"steps is {self.steps!r}, must be a whole number from 1", "delay")
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape:
+    """The same values in C order on other axes: ``shape``."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Permute:
+    """Axes of (C, H, W) in another order: axis i of the result is ``axes[i]`` of the input."""
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SumPool2d:
+    """Sum over windows, zero padded."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class AvgPool2d(SumPool2d):
+    """Mean over windows; padded places count as 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +294,17 @@ class TimeMean:
 class Readout:
     """Class scores: y = (1 / T) * sum_t (weight @ x[t] + bias); weight (classes, in).
 
-    least_unit: as for Conv2d, (classes,).
+    With tau_mem_s they are what a leaky membrane without threshold holds after the last step:
+    i' = i - (dt / tau_syn) i + weight @ x[t] + bias  (without i where tau_syn_s is None)
+    v' = v + (dt / tau_mem) * ((v_leak - v) + i'). least_unit: as for Conv2d, (classes,).
     """
 
     weight: np.ndarray
     bias: np.ndarray
-    least_unit: np.ndarray | None = field(default=None, metadata={LATER: True})
+    least_unit: np.ndarray | None = field(default=None, metadata={LATER: 2})
+    tau_mem_s: float | None = field(default=None, metadata={LATER: 3})
+    tau_syn_s: float | None = field(default=None, metadata={LATER: 3})
+    v_leak: float = field(default=0.0, metadata={LATER: 3})
 
     def __post_init__(self) -> None:
         _need(
@@ -210,6 +313,32 @@ class Readout:
             "weight must be (classes, in) and bias (classes,)",
         )
         _finite(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Li:
+    """Leaky membrane without threshold: ``Lif``'s v' at every step. Parameters as there.
+
+    peak: largest |(v - v_leak) tau_mem / dt|, or sum of those over the steps so far, seen on the
+    compiler's sample; it decides how fine the registers count. None where it was not measured.
+    """
+
+    tau_mem_s: float
+    v_leak: float = 0.0
+    tau_syn_s: float | None = None
+    peak: float | None = None
+
+    def __post_init__(self) -> None:
+        _peak(self)
+        for what in ("tau_mem_s", "tau_syn_s"):
+            value = getattr(self, what)
+            fits = value is None or (bool(np.isfinite(value)) and value > 0)
+            _need(fits, self, f"{what} is {value}, must be positive and finite", "time-constant")
+
+
+@dataclass(frozen=True, eq=False)
+class TimeLast:
+    """The value after the last step of a sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,8 +391,8 @@ class TimeSum:
     how many bits a message drops; None where it was not measured and nothing is dropped.
     """
 
-    weights: np.ndarray | None = field(default=None, metadata={LATER: True})
-    peak: float | None = field(default=None, metadata={LATER: True})
+    weights: np.ndarray | None = field(default=None, metadata={LATER: 2})
+    peak: float | None = field(default=None, metadata={LATER: 2})
 
     def __post_init__(self) -> None:
         _peak(self)
@@ -280,50 +409,35 @@ class Product:
     """Product of two values of one shape, element by element, or of a value per channel (C,) and
     one per place (C, H, W). peak: as for TimeSum."""
 
-    peak: float | None = field(default=None, metadata={LATER: True})
+    peak: float | None = field(default=None, metadata={LATER: 2})
 
     def __post_init__(self) -> None:
         _peak(self)
 
 
-Node = (
-    Input
-    | Conv2d
-    | Dense
-    | BatchNorm
-    | Lif
-    | MaxPool2d
-    | Add
-    | Scale
-    | SpatialMean
-    | SpatialSum
-    | Flatten
-    | TimeMean
-    | Readout
-    | Concat
-    | HeadSum
-    | Mask
-    | SpatialAttention
-    | TemporalAttention
-    | MeanProduct
-    | TimeSum
-    | Product
-)
-
 NODE_CLASSES: tuple[type, ...] = (
     Input,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     BatchNorm,
     Lif,
+    If,
+    Li,
+    Delay,
+    Reshape,
+    Permute,
     MaxPool2d,
     OrPool2d,
+    SumPool2d,
+    AvgPool2d,
     Add,
     Scale,
     SpatialMean,
     SpatialSum,
     Flatten,
     TimeMean,
+    TimeLast,
     Readout,
     Concat,
     HeadSum,
@@ -333,4 +447,35 @@ NODE_CLASSES: tuple[type, ...] = (
     MeanProduct,
     TimeSum,
     Product,
+)
+Node = (
+    Input
+    | Conv2d
+    | ConvTranspose2d
+    | Dense
+    | BatchNorm
+    | Lif
+    | If
+    | Li
+    | Delay
+    | Reshape
+    | Permute
+    | MaxPool2d
+    | SumPool2d
+    | Add
+    | Scale
+    | SpatialMean
+    | SpatialSum
+    | Flatten
+    | TimeMean
+    | TimeLast
+    | Readout
+    | Concat
+    | HeadSum
+    | Mask
+    | SpatialAttention
+    | TemporalAttention
+    | MeanProduct
+    | TimeSum
+    | Product
 )

@@ -7,15 +7,16 @@ integer weight stands for, or one per output channel where the target's threshol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import gcd
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from neuroav.errors import UnsupportedNode
+from neuroav import nodes as rn
+from neuroav.errors import UnsupportedNode, unknown_name
 from neuroav.fixed import Arithmetic, sign_mode, weight_levels, weight_step
 
 Calibration = Literal["max", "percentile", "mse"]
@@ -29,20 +30,25 @@ class Options:
 
     bits: weight width, 2..weight_bits of the target. calibration: the largest weight that is not
     clipped is the largest ('max'), the given percentile ('percentile'), or the one that minimises
-    the squared error of the weights ('mse'). per_channel: one unit per output channel.
+    the squared error of the weights ('mse'). per_channel: one unit per output channel. layer_bits:
+    width of single layers, by name; the name of what holds layers stands for all of them, and the
+    longest name counts.
     """
 
     bits: int = 8
     calibration: Calibration = "max"
     percentile: float = 99.7
     per_channel: bool = False
+    layer_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def check(self, arith: Arithmetic) -> Options:
         """Return self; UnsupportedNode where the target cannot do it."""
-        if not 2 <= self.bits <= arith.weight_bits:
-            raise UnsupportedNode(
-                f"weights of {self.bits} bits: allowed are 2..{arith.weight_bits}"
-            )
+        for place, bits in {"": self.bits, **self.layer_bits}.items():
+            if not 2 <= bits <= arith.weight_bits:
+                raise UnsupportedNode(
+                    f"{place}{': ' * bool(place)}weights of {bits} bits: "
+                    f"allowed are 2..{arith.weight_bits}"
+                )
         if self.calibration not in CALIBRATIONS:
             raise UnsupportedNode(
                 f"calibration {self.calibration!r}: allowed are {', '.join(CALIBRATIONS)}"
@@ -50,6 +56,20 @@ class Options:
         if not 50 < self.percentile <= 100:
             raise UnsupportedNode(f"percentile {self.percentile}: allowed are above 50 to 100")
         return self
+
+    def at(self, layer: str) -> Options:
+        """Return the options of one layer: its own width, and no other layer's."""
+        if not self.layer_bits:
+            return self
+        holders = [n for n in self.layer_bits if layer == n or layer.startswith(f"{n}.")]
+        bits = self.layer_bits[max(holders, key=len)] if holders else self.bits
+        return replace(self, bits=bits, layer_bits={})
+
+    def check_layers(self, layers: Collection[str]) -> None:
+        """Raise UnsupportedNode for a width of a layer that there is not."""
+        for name in self.layer_bits:
+            if not any(layer == name or layer.startswith(f"{name}.") for layer in layers):
+                raise unknown_name("layer with weights", name, layers, UnsupportedNode)
 
 
 @dataclass(frozen=True)
@@ -140,18 +160,21 @@ def choose_unit(
     options: Options,
     arith: Arithmetic,
     least: np.ndarray | None = None,
+    bits: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return the synaptic unit of a population, shape (1,) or (channels,).
 
     weights: real weights of every projection onto it, (out, ...) each. threshold: its real
     threshold, which must fit the mantissa in the same unit (0 for accumulators). least: as
-    ``least_unit`` gives it, None for no limit.
+    ``least_unit`` gives it, None for no limit. bits: width of each projection's weights, those of
+    ``options`` where None.
     """
     if options.per_channel:
         rows = [w.reshape(w.shape[0], -1) for w in weights]
     else:
         rows = [w.reshape(1, -1) for w in weights]
-    grids = [grid_for(w, options.bits, arith) for w in weights]
+    widths = bits or [options.bits] * len(weights)
+    grids = [grid_for(w, b, arith) for w, b in zip(weights, widths, strict=True)]
     unit = np.max([_covering(r, g, options) for r, g in zip(rows, grids, strict=True)], axis=0)
     if options.calibration == "mse":
         unit = _least_squares(rows, grids, unit)
@@ -218,7 +241,7 @@ def integer_bias(
 
 
 def integer_threshold(
-    threshold: float, unit: np.ndarray, arith: Arithmetic, inclusive: bool = False
+    threshold: float | np.ndarray, unit: np.ndarray, arith: Arithmetic, inclusive: bool = False
 ) -> np.ndarray:
     """Return threshold mantissas (int64, shape of ``unit``) of a real threshold.
 
@@ -229,9 +252,10 @@ def integer_threshold(
     return np.minimum(level, arith.threshold_max).astype(np.int64)
 
 
-def integer_decay(fraction: float, arith: Arithmetic) -> int:
-    """Return the decay that leaks ``fraction`` of the membrane per step."""
-    return round(fraction * (1 << arith.decay_bits))
+def integer_decay(fraction: Any, arith: Arithmetic) -> Any:
+    """Return the decay that leaks ``fraction`` of the membrane per step, by neuron for an array."""
+    wanted = fraction * (1 << arith.decay_bits)
+    return np.rint(wanted).astype(np.int64) if isinstance(wanted, np.ndarray) else round(wanted)
 
 
 def common_scale(scales: list[Fraction]) -> Fraction:
@@ -249,3 +273,21 @@ def exact_fraction(factor: float) -> Fraction:
     """Return the simple fraction a float stands for (1/9, 3/2), or its exact value."""
     simple = Fraction(factor).limit_denominator(1 << 20)
     return simple if abs(float(simple) - factor) <= 1e-14 * abs(factor) else Fraction(factor)
+
+
+def neuron_threshold(node: rn.Lif | rn.If, dt_s: float) -> rn.Number:
+    """Return the threshold above rest in units of the synaptic input, by neuron or for all."""
+    if isinstance(node, rn.If):
+        return node.v_threshold
+    return (node.v_threshold - node.v_leak) / (dt_s / node.tau_mem_s)
+
+
+def neuron_decays(
+    node: rn.Lif | rn.If, dt_s: float, arith: Arithmetic
+) -> tuple[int | np.ndarray, int | np.ndarray]:
+    """Return ``decay_u`` and ``decay_v`` of the chip's neuron for a real one."""
+    if isinstance(node, rn.If):
+        return (1 << arith.decay_bits) - 1, 0
+    tau = node.tau_syn_s
+    lost = integer_decay(1.0 if tau is None else dt_s / tau, arith)
+    return lost - 1, integer_decay(dt_s / node.tau_mem_s, arith)

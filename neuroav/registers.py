@@ -17,7 +17,7 @@ def weight_problems(p: ig.Projection, arith: Arithmetic) -> list[str]:
         low, high = -(1 << arith.weight_bits), (1 << arith.weight_bits) - 1
         fits = p.weight != 0 and low <= p.weight <= high
         return [] if fits else [f"weight {p.weight} must be non-zero in {low}..{high}"]
-    if not isinstance(p, (ig.IntConv2d, ig.IntDense)):
+    if not isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d, ig.IntDense)):
         return []
     if not 1 <= p.weight_bits <= arith.weight_bits:
         return [f"weight_bits is {p.weight_bits}, allowed 1..{arith.weight_bits}"]
@@ -38,7 +38,7 @@ def neuron_problems(name: str, pop: ig.Population, steps: int, arith: Arithmetic
     steps: frames per sample.
     """
     if isinstance(pop, ig.IntReadout):
-        return _broadcast_problem(name, "bias", pop.bias, pop.shape)
+        return _readout_problems(name, pop, arith)
     if isinstance(pop, (ig.IntTimeSum, ig.IntProduct)):
         return _shift_problems(name, pop, steps)
     return _lif_problems(name, pop, arith) if isinstance(pop, ig.IntLif) else []
@@ -60,10 +60,27 @@ def _shift_problems(name: str, pop: ig.IntTimeSum | ig.IntProduct, steps: int) -
     return problems
 
 
+def _readout_problems(name: str, pop: ig.IntReadout, arith: Arithmetic) -> list[str]:
+    problems = _broadcast_problem(name, "bias", pop.bias, pop.shape)
+    full = 1 << arith.decay_bits
+    for what, value, low, high in (
+        ("decay_u", full - 1 if pop.decay_u is None else pop.decay_u, -1, full - 1),
+        ("decay_v", pop.decay_v, 0, full),
+        ("input_shift", pop.input_shift, 0, arith.input_shift),
+    ):
+        if type(value) is not int or not low <= value <= high:
+            problems.append(f"{name}: {what} is {value!r}, allowed {low}..{high}")
+    return problems
+
+
 def _lif_problems(name: str, pop: ig.IntLif, arith: Arithmetic) -> list[str]:
     problems = _broadcast_problem(
         name, "bias_mantissa", pop.bias_mantissa, pop.shape
     ) + _broadcast_problem(name, "threshold", pop.threshold, pop.shape)
+    for what in ("decay_u", "decay_v"):
+        problems += _broadcast_problem(name, what, np.asarray(getattr(pop, what)), pop.shape)
+    if pop.reset not in ig.RESETS:
+        problems.append(f"{name}: reset is {pop.reset!r}, allowed {', '.join(ig.RESETS)}")
     checks = (
         ("bias_mantissa", pop.bias_mantissa, -arith.bias_max, arith.bias_max),
         ("bias_exponent", np.asarray(pop.bias_exponent), 0, arith.bias_exponent_max),

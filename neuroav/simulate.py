@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 SHIPPED = "shipped:"
 PROBE = "probe"
+GIVEN = "given"  # in place of a split: samples that a caller brought
+UNKNOWN = -1  # the label of a sample whose class nobody said
 
 
 def _reference() -> Executor:
@@ -84,7 +86,8 @@ def resolve_deployment(name: str | Path) -> Path:
 class Samples:
     """Inputs and labels of the first samples of a split; ``source`` gives raw events for plots.
 
-    zero_shot: the data they are of, where classes were held out and the split is the test.
+    labels: (samples,) int64, ``UNKNOWN`` where nobody said which class it is. zero_shot: the data
+    they are of, where classes were held out and the split is the test.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -116,7 +119,7 @@ def load_samples(
     if samples is not None and samples < 1:
         raise ConfigError(f"samples is {samples}, needs at least 1")
     if split == PROBE:
-        return _probe_samples(deployment, samples)
+        return probe_samples(deployment, samples)
     if not isinstance(run, dict):
         raise DataError(
             f"the file names no data set, so it has no split {split!r}; use --split {PROBE}"
@@ -159,12 +162,19 @@ def _run_data(
     return load(config["name"], spec=spec, **common)
 
 
-def _probe_samples(deployment: Deployment, samples: int | None) -> Samples:
+def probe_samples(deployment: Deployment, samples: int | None = None) -> Samples:
+    """Return the first of the samples that the file carries; DataError where it carries none."""
     probe = deployment.probe
     if probe is None:
         raise DataError("the file carries no probe samples; choose a split of its data set")
     count = len(probe.labels) if samples is None else min(samples, len(probe.labels))
     return Samples({n: v[:count] for n, v in probe.inputs.items()}, probe.labels[:count], PROBE)
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the share of right answers among samples with a label, None where none has one."""
+    known = labels != UNKNOWN
+    return float((predictions == labels)[known].mean()) if known.any() else None
 
 
 class Observer(Protocol):
@@ -297,13 +307,12 @@ def simulate(
         record=record,
         progress=progress,
     )
-    correct = outcome.predictions == data.labels
     return {
         "backend": backend,
         "split": data.split,
         "samples": len(data),
         "steps_per_sample": deployment.integer.steps,
-        "accuracy": float(correct.mean()),
+        "accuracy": accuracy(outcome.predictions, data.labels),
         "predictions": outcome.predictions.tolist(),
         "spikes_per_sample": outcome.counts.spikes_per_sample(),
         "synops_per_sample": outcome.counts.synops_per_sample(),

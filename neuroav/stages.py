@@ -6,8 +6,6 @@ all passes and whenever a FILE.nav is loaded, so nothing downstream needs to che
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 import numpy as np
 
 from neuroav import integer as ig
@@ -16,13 +14,21 @@ from neuroav.errors import StageError
 from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
 from neuroav.registers import neuron_problems, weight_problems
+from neuroav.shapes import check_heads, output_shape, projection_shape
 
 _LOWERED = (
     rn.Input,
     rn.Conv2d,
+    rn.ConvTranspose2d,
     rn.Dense,
     rn.Lif,
+    rn.If,
+    rn.Li,
+    rn.Delay,
+    rn.Reshape,
+    rn.Permute,
     rn.OrPool2d,
+    rn.SumPool2d,
     rn.Add,
     rn.Scale,
     rn.SpatialSum,
@@ -43,169 +49,25 @@ ALLOWED: dict[str, tuple[type, ...]] = {
 }
 
 
-# --- real graphs -----------------------------------------------------------------------------
-@singledispatch
-def output_shape(node: object, sources: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the output shape of ``node`` for these source shapes; StageError if they misfit."""
-    return _only(sources)
+_WHOLE_SAMPLE = (
+    rn.TimeMean, rn.TimeLast, rn.Readout, rn.TimeSum, rn.TemporalAttention, rn.MeanProduct,
+)  # fmt: skip
 
 
-def _only(sources: list[tuple[int, ...]]) -> tuple[int, ...]:
-    if len(sources) != 1:
-        raise StageError(f"has {len(sources)} inputs, needs 1")
-    return sources[0]
-
-
-@output_shape.register
-def _(node: rn.Input, sources):
-    if sources:
-        raise StageError("an input cannot have sources")
-    return node.shape
-
-
-@output_shape.register
-def _(node: rn.Add, sources):
-    if len(sources) < 2 or len(set(sources)) != 1:
-        raise StageError(f"adds shapes {sources}, needs two or more equal shapes")
-    return sources[0]
-
-
-@output_shape.register
-def _(node: rn.Conv2d, sources):
-    return conv_shape(
-        _only(sources), node.weight.shape, node.stride, node.padding, node.dilation, node.groups
-    )
-
-
-@output_shape.register(rn.MaxPool2d)
-@output_shape.register(rn.OrPool2d)
-def _(node, sources):
-    return pool_shape(_only(sources), node.kernel, node.stride, node.padding)
-
-
-@output_shape.register(rn.Dense)
-@output_shape.register(rn.Readout)
-def _(node, sources):
-    return dense_shape(_only(sources), node.weight.shape)
-
-
-@output_shape.register
-def _(node: rn.BatchNorm, sources):
-    shape = _only(sources)
-    if shape[0] != node.scale.shape[0]:
-        raise StageError(f"has {node.scale.shape[0]} channels, its source has {shape[0]}")
-    return shape
-
-
-@output_shape.register(rn.SpatialMean)
-@output_shape.register(rn.SpatialSum)
-def _(node, sources):
-    return spatial_shape(_only(sources))
-
-
-@output_shape.register
-def _(node: rn.Flatten, sources):
-    return (int(np.prod(_only(sources))),)
-
-
-@output_shape.register
-def _(node: rn.Concat, sources):
-    if len(sources) < 2 or len({s[1:] for s in sources}) != 1:
-        raise StageError(f"joins shapes {sources}, needs two or more that differ in channels only")
-    return (sum(s[0] for s in sources), *sources[0][1:])
-
-
-@output_shape.register
-def _(node: rn.HeadSum, sources):
-    shape = _only(sources)
-    check_heads(shape, node.heads)
-    return (node.heads, *shape[1:])
-
-
-@output_shape.register
-def _(node: rn.Mask, sources):
-    if len(sources) != 2 or sources[0][1:] != sources[1][1:]:
-        raise StageError(f"masks shapes {sources}, needs (heads, H, W) and (C, H, W)")
-    check_heads(sources[1], sources[0][0])
-    return sources[1]
-
-
-@output_shape.register(rn.SpatialAttention)
-@output_shape.register(rn.TemporalAttention)
-def _(node, sources):
-    if len(sources) != 3 or len(set(sources)) != 1:
-        raise StageError(f"attends over shapes {sources}, needs three equal ones: q, k, v")
-    check_heads(sources[0], node.heads)
-    return sources[0]
-
-
-@output_shape.register
-def _(node: rn.MeanProduct, sources):
-    if len(sources) != 2 or len(set(sources)) != 1:
-        raise StageError(f"multiplies means of shapes {sources}, needs two equal ones")
-    spatial_shape(sources[0])
-    return sources[0]
-
-
-@output_shape.register
-def _(node: rn.Product, sources):
-    if len(sources) != 2 or sources[0] not in (sources[1], sources[1][:1]):
-        raise StageError(f"multiplies shapes {sources}, needs two equal ones or (C,) and (C, H, W)")
-    return sources[1]
-
-
-def check_heads(shape, heads: int) -> None:
-    """Raise StageError unless the channels of (C, H, W) divide into ``heads``."""
-    spatial_shape(shape)
-    if heads < 1 or shape[0] % heads:
-        raise StageError(f"{heads} heads do not divide {shape[0]} channels")
-
-
-def spatial_shape(source):
-    """Return (C,) for a (C, H, W) source."""
-    if len(source) != 3:
-        raise StageError(f"needs (channels, rows, columns), its source is {source}")
-    return source[:1]
-
-
-def dense_shape(source, weight):
-    """Return (out,) if the source has ``in`` neurons."""
-    if int(np.prod(source)) != weight[1]:
-        raise StageError(
-            f"weight is {weight}, its source {source} has {int(np.prod(source))} values"
-        )
-    return (weight[0],)
-
-
-def conv_shape(source, weight, stride, padding, dilation, groups):
-    """Return (out, rows, columns) of a convolution over ``source``."""
-    spatial_shape(source)
-    if source[0] != weight[1] * groups or weight[0] % groups:
-        raise StageError(f"weight {weight} with {groups} groups does not fit source {source}")
-    size = tuple(
-        ig.conv_windows(*args)
-        for args in zip(source[1:], weight[2:], stride, padding, dilation, strict=True)
-    )
-    if min(size) < 1:
-        raise StageError(f"kernel {weight[2:]} is larger than its padded source {source}")
-    return (weight[0], *size)
-
-
-def pool_shape(source, kernel, stride, padding):
-    """Return (C, rows, columns) of pooling over ``source``."""
-    spatial_shape(source)
-    size = tuple(
-        ig.conv_windows(*args)
-        for args in zip(source[1:], kernel, stride, padding, (1, 1), strict=True)
-    )
-    if min(size) < 1 or any(p * 2 > k for p, k in zip(padding, kernel, strict=True)):
-        raise StageError(f"window {kernel} with padding {padding} does not fit source {source}")
-    return (source[0], *size)
+def _loop_problems(graph: SpikingGraph) -> list[str]:
+    """Return a line for every node in a loop that needs the whole sample."""
+    return [
+        f"{n}: {type(graph.nodes[n]).__name__} needs the whole sample, so it cannot be in a loop"
+        for group in graph.groups
+        if graph.loops(group)
+        for n in group
+        if isinstance(graph.nodes[n], _WHOLE_SAMPLE)
+    ]
 
 
 def verify_graph(graph: SpikingGraph) -> SpikingGraph:
     """Return ``graph`` unchanged, or raise StageError listing all violations of its stage."""
-    problems = []
+    problems = _loop_problems(graph)
     if graph.output not in graph.nodes:
         problems.append(f"output {graph.output!r} is not a node")
     for name in graph.order:
@@ -236,26 +98,6 @@ def _raise(problems: list[str]) -> None:
 
 
 # --- integer graphs --------------------------------------------------------------------------
-def projection_shape(projection: ig.Projection, source: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the target shape a projection gives for its source's shape."""
-    p = projection
-    if isinstance(p, ig.IntConv2d):
-        return conv_shape(source, p.weight.shape, p.stride, p.padding, p.dilation, p.groups)
-    if isinstance(p, ig.IntDense):
-        return dense_shape(source, p.weight.shape)
-    if isinstance(p, ig.IntPool):
-        return pool_shape(source, p.kernel, p.stride, p.padding)
-    if isinstance(p, ig.IntSpread):
-        if len(source) != 1:
-            raise StageError(f"spreads a value per channel, its source is {source}")
-        return (*source, *p.places)
-    if isinstance(p, ig.IntPlace):
-        if not 0 <= p.offset <= p.size - int(np.prod(source)):
-            raise StageError(f"offset {p.offset} does not fit {source} into {p.size}")
-        return (p.size,)
-    return spatial_shape(source) if isinstance(p, ig.IntSpatialSum) else source
-
-
 def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
     """Return ``graph`` unchanged, or raise StageError listing every violation.
 
@@ -269,12 +111,19 @@ def verify_integer(graph: ig.IntGraph, arith: Arithmetic) -> ig.IntGraph:
         if pop is None:
             problems.append(f"{name}: named as a source but not in the graph")
     _raise(problems)
+    for group in graph.groups:
+        held = [n for n in group if graph.populations[n].holds] if graph.loops(group) else []
+        problems += [
+            f"{n}: answers after the whole sample, so it cannot be in a loop" for n in held
+        ]
+    _raise(problems)
     for name in graph.order:
         pop = graph.populations[name]
         if type(pop) not in ig.POPULATION_CLASSES:
             problems.append(f"{name}: unknown population {type(pop).__name__}")
             continue
-        if isinstance(pop, ig.IntInput) == bool(pop.projections):
+        alone = isinstance(pop, ig.IntLif) and not pop.projections
+        if isinstance(pop, ig.IntInput) == bool(pop.projections) and not alone:
             problems.append(f"{name}: {type(pop).__name__} with {len(pop.projections)} projections")
         problems += _port_problems(graph, name, arith) + message_problems(graph, name)
         problems += _projection_problems(graph, name, arith) + delay_problems(graph, name, arith)
@@ -337,15 +186,19 @@ def _projection_problems(graph: ig.IntGraph, name: str, arith: Arithmetic) -> li
     for p in target.projections:
         where = f"{name} from {p.source}"
         try:
-            shape = projection_shape(p, graph.populations[p.source].shape)
-            if shape != target.shape:
+            source = graph.populations[p.source].shape
+            shape = projection_shape(p, source)
+            other = isinstance(p, ig.IntIdentity) and np.prod(shape) == np.prod(target.shape)
+            if shape != target.shape and not other:
                 problems.append(f"{where}: gives shape {shape}, the population is {target.shape}")
         except StageError as error:
             problems.append(f"{where}: {error}")
-        if p.delay != graph.aligned_delay(name, p.source):
+        if type(p.lag) is not int or p.lag < 0:
+            problems.append(f"{where}: lag is {p.lag!r}, must be a whole number of frames from 0")
+        elif p.delay != graph.aligned_delay(name, p.source, p.lag):
             problems.append(
                 f"{where}: delay is {p.delay}, branches align at "
-                f"{graph.aligned_delay(name, p.source)}"
+                f"{graph.aligned_delay(name, p.source, p.lag)}"
             )
         problems += [f"{where}: {text}" for text in weight_problems(p, arith)]
         if isinstance(graph.populations[p.source], ig.IntHostCurrent):

@@ -11,6 +11,7 @@ from neuroav import integer as ig
 # which energy coefficient prices a synaptic operation of each projection class
 SYNOP_KIND: dict[type, str] = {
     ig.IntConv2d: "conv",
+    ig.IntConvTranspose2d: "conv",
     ig.IntPool: "conv",
     ig.IntDense: "dense",
     ig.IntIdentity: "sparse",
@@ -39,6 +40,8 @@ def fan_out(projection: ig.Projection, source: ig.Shape, target: ig.Shape) -> np
         return _conv_fan_out(
             taps, projection.stride, projection.padding, (1, 1), source[0], source, target
         )
+    if isinstance(projection, ig.IntConvTranspose2d):
+        return _transposed_fan_out(projection, source, target)
     assert isinstance(projection, ig.IntConv2d)
     taps = (projection.weight != 0).astype(np.int64)
     return _conv_fan_out(
@@ -69,6 +72,25 @@ def _conv_fan_out(taps, stride, padding, dilation, groups, source: ig.Shape, tar
                 left : left + stride[1] * columns : stride[1],
             ] += shared[:, r, c, None, None]
     return count[:, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+
+
+def kernel(p: ig.IntConv2d | ig.IntConvTranspose2d) -> np.ndarray:
+    """Return a convolution's weights as (out, in / groups, rows, columns)."""
+    if isinstance(p, ig.IntConv2d):
+        return p.weight
+    inputs, out, *taps = p.weight.shape
+    split = p.weight.reshape(p.groups, inputs // p.groups, out, *taps).swapaxes(1, 2)
+    return split.reshape(p.groups * out, inputs // p.groups, *taps)
+
+
+def _transposed_fan_out(p: ig.IntConvTranspose2d, source: ig.Shape, target: ig.Shape):
+    shared = (p.weight != 0).sum(axis=1)  # (input channel, kernel row, kernel column)
+    inside = []
+    for axis, kernel in enumerate(p.weight.shape[2:]):
+        place = np.arange(source[axis + 1])[:, None] * p.stride[axis] - p.padding[axis]
+        place = place + np.arange(kernel) * p.dilation[axis]
+        inside.append(((place >= 0) & (place < target[axis + 1])).astype(np.int64))
+    return inside[0] @ shared @ inside[1].T
 
 
 def synapse_count(graph: ig.IntGraph, name: str) -> int:
@@ -117,6 +139,11 @@ def row_sum(projection: ig.Projection, source: ig.Shape) -> int:
 
     Times the largest message it bounds the synaptic sum.
     """
+    if isinstance(projection, ig.IntConvTranspose2d):
+        per_group = np.abs(projection.weight).reshape(
+            projection.groups, -1, *projection.weight.shape[1:]
+        )
+        return int(per_group.sum(axis=(1, 3, 4)).max(initial=0))
     if isinstance(projection, (ig.IntConv2d, ig.IntDense)):
         taps = np.abs(projection.weight)
         return int(taps.sum(axis=tuple(range(1, taps.ndim))).max(initial=0))

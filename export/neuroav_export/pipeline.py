@@ -24,6 +24,7 @@ from neuroav.integer import (
     IntHostCurrent,
     IntIdentity,
     IntInput,
+    IntLif,
     IntProduct,
     IntReadout,
     IntSum,
@@ -40,7 +41,9 @@ from neuroav_export.passes.limit_range import limit_range
 from neuroav_export.passes.lower import lower
 from neuroav_export.passes.prove_range import prove_range
 from neuroav_export.passes.quantize import Quantized, quantize
+from neuroav_export.prepared import Prepared
 from neuroav_export.trace import trace
+from neuroav_export.tracing.as_float64 import plain_tensors_to_float64, run_in_float64
 
 Pass = Callable[[SpikingGraph], SpikingGraph]
 
@@ -57,9 +60,10 @@ def compile_module(
     sample: Mapping[str, np.ndarray],
     *,
     target: str = "loihi2",
-    bits: int = 8,
-    calibration: Calibration = "max",
-    per_channel: bool = False,
+    bits: int | None = None,
+    calibration: Calibration | None = None,
+    per_channel: bool | None = None,
+    layer_bits: Mapping[str, int] | None = None,
     classes: tuple[str, ...] = (),
     probe: Probe | None = None,
     provenance: Mapping[str, object] | None = None,
@@ -72,41 +76,162 @@ def compile_module(
 
     sample: event counts (samples, steps, *shape) by input name, in the order of forward's
     arguments; it fixes shapes and steps, every pass is checked on its first samples, and the range
-    of every register is taken from all of it: give 100 and more where there are. bits, calibration,
-    per_channel: see ``quantization.Options``. max_count: largest count each input can send (255).
+    of every register is taken from all of it: give 100 and more where there are. bits (8),
+    calibration ('max'), per_channel (False), layer_bits: see ``quantization.Options``; what
+    ``prepare`` returned has its own, and other ones are refused. max_count: largest count each
+    input can send (255).
     static: inputs of real values, the same in every step (a picture, a spectrogram); their first
     layer is computed on the host, which sends ``host``, see ``neuroav.host``. winner: whether the
     chip looks for the largest class score too; ``with_winner``.
     Raises UnsupportedModule, UnsupportedNode, StageError, ProfileError, DataError.
     """
-    profile = hardware.load_profile(target)
-    options = Options(bits, calibration, per_channel=per_channel)
-    problems = target_problems(profile, options)
-    if problems:
-        raise problems[0]
-    options.check(profile.arithmetic)
+    options = chosen_options(module, bits, calibration, per_channel, layer_bits)
+    profile = checked_target(target, options)  # before any work
+    if isinstance(module, Prepared):
+        graph = module.deployed_graph(sample, profile, max_count, static)
+        quantized = quantize(graph, profile.arithmetic, options, host)
+    else:
+        _, graph = lowered_graph(module, sample, max_count, static)
+        whole = time_first(sample)
+        graph, quantized = in_range(graph, whole, profile.arithmetic, options, host)
+    return finish(graph, quantized, profile, classes, probe, provenance, winner)
+
+
+def lowered_graph(
+    module: nn.Module,
+    sample: Mapping[str, np.ndarray],
+    max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
+) -> tuple[SpikingGraph, SpikingGraph]:
+    """Return a module's graph as traced and as lowered; the arguments are ``compile_module``'s."""
     twin, whole = real_valued(module), time_first(sample)
     frames = {n: v[:, :CHECKED] for n, v in whole.items()}
     check_static(sample, static)
     graph = trace(twin, frames, max_count, static)
     tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
-    with torch.no_grad():
-        expected = twin(*tensors.values())
+    expected = run_in_float64(twin, tensors.values())
     check_scores(graph, tensors, expected, "trace")
+    return graph, lowered(graph, tensors)
+
+
+def lowered(graph: SpikingGraph, inputs: Mapping[str, torch.Tensor]) -> SpikingGraph:
+    """Return a traced graph after all ``PASSES``, each checked against the graph's class scores.
+
+    inputs: event counts (T, B, *shape) by input, float64.
+    """
+    with torch.no_grad():
+        expected = forward(verify_graph(graph), inputs)[graph.output][0]
     for apply in PASSES:
         graph = verify_graph(apply(graph))
-        check_scores(graph, tensors, expected, apply.__name__)
+        check_scores(graph, inputs, expected, apply.__name__)
+    return graph
+
+
+def compile_graph(
+    graph: SpikingGraph,
+    sample: Mapping[str, np.ndarray],
+    *,
+    target: str = "loihi2",
+    bits: int = 8,
+    calibration: Calibration = "max",
+    per_channel: bool = False,
+    layer_bits: Mapping[str, int] | None = None,
+    classes: tuple[str, ...] = (),
+    probe: Probe | None = None,
+    provenance: Mapping[str, object] | None = None,
+    host: Sends = "current",
+    winner: bool = False,
+) -> Deployment:
+    """Return the deployment of a traced graph, whoever made it.
+
+    graph: at stage 'traced'. sample, and the rest: as for ``compile_module``; every pass is checked
+    against the class scores of the graph itself. Raises as ``compile_module``.
+    """
+    options = Options(bits, calibration, per_channel=per_channel, layer_bits=dict(layer_bits or {}))
+    profile, whole = checked_target(target, options), time_first(sample)
+    tensors = {n: torch.from_numpy(v[:, :CHECKED].astype(np.float64)) for n, v in whole.items()}
+    graph = lowered(graph, tensors)
     graph, quantized = in_range(graph, whole, profile.arithmetic, options, host)
+    return finish(graph, quantized, profile, classes, probe, provenance, winner)
+
+
+def finish(
+    graph: SpikingGraph,
+    quantized: Quantized,
+    profile: Profile,
+    classes: tuple[str, ...] = (),
+    probe: Probe | None = None,
+    provenance: Mapping[str, object] | None = None,
+    winner: bool = False,
+) -> Deployment:
+    """Return the deployment of a lowered graph and what it is quantized to, verified."""
     integer, saturations, hosts, _ = quantized
     integer = with_winner(integer) if winner else integer
     verify_integer(integer, profile.arithmetic)
     verify_host(hosts, integer, profile.arithmetic)
-    if not profile.rules.graded_spikes:
-        check_single_spikes(integer, profile.id)
+    check_target(integer, profile)
     names = classes or tuple(map(str, range(integer.populations[integer.output].neurons)))
     return Deployment(
         integer, graph, profile, names, saturations, dict(provenance or {}), probe, host=hosts
     )
+
+
+def chosen_options(
+    module: nn.Module,
+    bits: int | None = None,
+    calibration: Calibration | None = None,
+    per_channel: bool | None = None,
+    layer_bits: Mapping[str, int] | None = None,
+) -> Options:
+    """Return how a module's integers are chosen: as given, else by default, 8 bits and 'max'.
+
+    A prepared network was trained with its own: UnsupportedNode where others are given.
+    """
+    wanted = {
+        "bits": bits,
+        "calibration": calibration,
+        "per_channel": per_channel,
+        "layer_bits": None if layer_bits is None else dict(layer_bits),
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if not isinstance(module, Prepared):
+        return Options(**given)  # type: ignore[arg-type]
+    for name, value in given.items():
+        own = getattr(module.options, name)
+        if value != own:
+            raise UnsupportedNode(
+                f"{name} is {value!r}, but the network was prepared and trained with {own!r}; "
+                "leave it out, or prepare the float network again"
+            )
+    return module.options
+
+
+def checked_target(target: str, options: Options) -> Profile:
+    """Return the target's profile; ProfileError or UnsupportedNode where options do not fit it."""
+    profile = hardware.load_profile(target)
+    problems = target_problems(profile, options)
+    if problems:
+        raise problems[0]
+    options.check(profile.arithmetic)
+    return profile
+
+
+def check_target(graph: IntGraph, profile: Profile) -> None:
+    """Raise UnsupportedNode for what the target's neurons and messages cannot do."""
+    if not profile.rules.graded_spikes:
+        check_single_spikes(graph, profile.id)
+    subtracting = [
+        n
+        for n, pop in graph.populations.items()
+        if isinstance(pop, IntLif) and pop.reset == "subtract"
+    ]
+    if subtracting and not profile.rules.reset_by_subtraction:
+        raise UnsupportedNode(
+            f"{profile.id}: neurons reset to 0 (numeric.reset_by_subtraction), but "
+            f"{', '.join(subtracting)} subtract the threshold; train with a reset to 0, or take a "
+            "target such as loihi2",
+            rule="reset",
+        )
 
 
 def in_range(
@@ -158,6 +283,7 @@ def target_problems(profile: Profile, options: Options) -> list[ProfileError]:
 def real_valued(module: nn.Module) -> nn.Module:
     """Return a copy of ``module`` in float64 and evaluation mode, as it is without quantization."""
     twin = copy.deepcopy(module).double().eval()
+    plain_tensors_to_float64(twin)
     for layer in twin.modules():
         if isinstance(layer, (QatSynapses, QatReadout)):
             layer.quantize = False  # trace the real-valued network that the integers stand for

@@ -21,7 +21,7 @@ from neuroav.bounds import bounds, unproven
 from neuroav.counts import mean_messages
 from neuroav.data.zeroshot import ZeroShotData, data_labels
 from neuroav.deployment import Deployment, Probe
-from neuroav.errors import DoesNotFit, OutOfRange
+from neuroav.errors import ConfigError, DoesNotFit, OutOfRange
 from neuroav.integer import ATTENTION_CLASSES
 from neuroav.mapping.mapper import map_graph, unmapped, utilisation
 from neuroav.quantization import RANGE_SAMPLES, Calibration, Options
@@ -29,7 +29,9 @@ from neuroav.sim import fast
 from neuroav.synapses import attention_forms, synapse_count
 from neuroav.training.config import RunConfig
 from neuroav.training.evaluate import load_run
+from neuroav.training.qat import trained_bits
 from neuroav_export.linting import deployable, lint
+from neuroav_export.mixed import WIDTHS, BitChoice, choose_bits
 from neuroav_export.pipeline import compile_module
 from neuroav_export.zeroshot import chip_network
 
@@ -47,6 +49,8 @@ def export_run(
     bits: int | None = None,
     calibration: Calibration | None = None,
     per_channel: bool | None = None,
+    layer_bits: Mapping[str, int] | None = None,
+    accuracy_budget: float | None = None,
     place: bool = True,
     spread: bool = True,
     cache_dir: Path,
@@ -55,23 +59,34 @@ def export_run(
 ) -> dict[str, Any]:
     """Compile the best weights of ``run`` for ``target`` into ``out``; return the summary.
 
-    bits, calibration, per_channel: see ``quantization.Options``; by default what a
-    quantization-aware run was trained with, else 8 bits, 'mse', per tensor. place: whether to put
+    bits, calibration, per_channel, layer_bits: see ``quantization.Options``; by default what a
+    quantization-aware run was trained with, else 8 bits, 'mse', per tensor. accuracy_budget: lower
+    the width of single layers as long as the validation accuracy falls by at most so much, a share
+    (``mixed.choose_bits``). place: whether to put
     the neurons on cores of the target (``mapping.mapper``), with the rates of a few calibration
     samples; DoesNotFit says what is too large. spread: over free cores, or on as few as possible.
 
-    Keys: neurons, synapses, weight_bits, saturations, hash, unproven (accumulators that some input
-    could overflow, by population), attention (by population the form chosen and the state neurons
-    of every exact form), host_macs (multiply-accumulates per sample that the host computes), cores,
-    chips, utilisation (these three None without a placement; ``docs/file-format.md``).
+    Keys: neurons, synapses, weight_bits, layer_bits (widths of the layers that have another one),
+    mixed (with a budget: ``memory_bits``, ``accuracy`` and ``agreement`` on the validation set
+    before and after, ``table``; else None), saturations, hash, unproven (accumulators that some
+    input could overflow, by population), attention (by population the form chosen and the state
+    neurons of every exact form), host_macs (multiply-accumulates per sample that the host
+    computes), cores, chips, utilisation (these three None without a placement;
+    ``docs/file-format.md``).
     """
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
-    options = run_options(config, bits, calibration, per_channel)
+    if layer_bits is None and config.quant.aware:
+        layer_bits = trained_bits(model, config.quant.bits)
+    options = run_options(config, bits, calibration, per_channel, layer_bits)
     check = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
     test = data.split("test").frames(np.arange(PROBE_SAMPLES))
     what = deployed_network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
+    mixed = None
+    if accuracy_budget is not None:
+        mixed = widths_within(accuracy_budget, what, check, data, options, target, progress)
+        options = replace(options, layer_bits=mixed.layer_bits)
     deployment = compile_module(
         what.module,
         {n: getattr(check, n) for n in names},
@@ -79,6 +94,7 @@ def export_run(
         bits=options.bits,
         calibration=options.calibration,
         per_channel=options.per_channel,
+        layer_bits=options.layer_bits,
         classes=what.classes,
         max_count=what.max_count,
         static=what.static,
@@ -89,24 +105,54 @@ def export_run(
     if place:
         first = {n: getattr(check, n)[:PROBE_SAMPLES] for n in names}
         deployment = on_cores(deployment, first, spread=spread)
-    return summary(navfile.save(deployment, out), options.bits)
+    return summary(navfile.save(deployment, out), options.bits, options.layer_bits, mixed)
+
+
+def widths_within(
+    budget: float, what: RunNetwork, check: Any, data: Any, options: Options, target: str,
+    progress: Any,
+) -> BitChoice:  # fmt: skip
+    """Return widths of single layers that cost a run at most ``budget`` of validation accuracy.
+
+    check: frames that fix the ranges. ConfigError where widths were given, or where classes are
+    held out: there is no validation accuracy to spend.
+    """
+    if options.layer_bits:
+        raise ConfigError("give widths of layers, or a budget that chooses them, not both")
+    if isinstance(data, ZeroShotData):
+        raise ConfigError("an accuracy budget is for networks that read events, without text")
+    val, names = data.split("val").frames(), tuple(what.max_count)
+    return choose_bits(
+        what.module,
+        {n: getattr(check, n) for n in names},
+        val.labels,
+        tuple(b for b in WIDTHS if b <= options.bits),
+        budget=budget,
+        held_out={n: getattr(val, n) for n in names},
+        target=target,
+        calibration=options.calibration,
+        per_channel=options.per_channel,
+        max_count=what.max_count,
+        progress=progress,
+    )
 
 
 def on_cores(
-    deployment: Deployment, inputs: Mapping[str, np.ndarray], *, spread: bool = True
+    deployment: Deployment, inputs: Mapping[str, np.ndarray] | None, *, spread: bool = True
 ) -> Deployment:
     """Return the deployment with its neurons on cores; unchanged for a target without a grid.
 
-    inputs: samples to take rates from, by the names of ``deployment.fed``. A network that overflows
-    on them is placed as if all neurons sent equally often. spread: over free cores of the chips in
-    use, which makes steps shorter, or on as few cores as possible.
+    inputs: samples to take rates from, by the names of ``deployment.fed``. Without any, and where
+    a network overflows on them, it is placed as if all neurons sent equally often. spread: over
+    free cores of the chips in use, which makes steps shorter, or on as few cores as possible.
     """
     if unmapped(deployment.profile):
         return deployment
     graph = deployment.integer
     messages: dict[str, np.ndarray] | None = None
     with suppress(OutOfRange):  # what simulates the deployment reports it, with the layer's name
-        messages = mean_messages(graph, fast.run(deployment, inputs, batch=1))
+        if inputs is not None:
+            messages = mean_messages(graph, fast.run(deployment, inputs, batch=1))
     try:
         placement = map_graph(graph, deployment.profile, messages, balance=spread)
     except DoesNotFit as error:
@@ -137,13 +183,20 @@ def deployed_network(model: nn.Module, data: Any) -> RunNetwork:
     return RunNetwork(model, data.classes, {n: count_limit(data, n) for n in names})
 
 
-def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
+def summary(
+    deployment: Deployment,
+    bits: int,
+    layer_bits: Mapping[str, int] | None = None,
+    mixed: BitChoice | None = None,
+) -> dict[str, Any]:
     """Return what ``export_run`` does about a deployment with weights of ``bits`` bits."""
     graph = deployment.integer
     return {
         "neurons": deployment.neurons,
         "synapses": deployment.synapses,
         "weight_bits": bits,
+        "layer_bits": dict(layer_bits or {}),
+        "mixed": None if mixed is None else _mixed(mixed),
         "saturations": dict(deployment.saturations),
         "hash": deployment.content_hash,
         "unproven": unproven(bounds(graph, deployment.profile.arithmetic)),
@@ -162,6 +215,16 @@ def summary(deployment: Deployment, bits: int) -> dict[str, Any]:
             }
             for n in graph.order
         },
+    }
+
+
+def _mixed(choice: BitChoice) -> dict[str, Any]:
+    """Return what a budget bought, as plain values."""
+    return {
+        "budget": choice.budget,
+        "before": asdict(choice.before),
+        "after": asdict(choice.after),
+        "table": choice.table(),
     }
 
 
@@ -227,6 +290,7 @@ def run_options(
     bits: int | None,
     calibration: Calibration | None,
     per_channel: bool | None,
+    layer_bits: Mapping[str, int] | None = None,
 ) -> Options:
     """Return the quantization a run asks for, with what the caller sets."""
     trained = config.quant if config.quant.aware else None
@@ -234,6 +298,7 @@ def run_options(
         bits or (trained.bits if trained else 8),
         calibration or (trained.calibration if trained else "mse"),
         per_channel=(bool(trained and trained.per_channel) if per_channel is None else per_channel),
+        layer_bits=dict(layer_bits or {}),
     )
 
 
@@ -247,6 +312,7 @@ def provenance(config: RunConfig, data_hash: str, options: Options) -> dict[str,
         "run": config.model_dump(by_alias=True),
         "data_hash": data_hash,
         "weight_bits": options.bits,
+        **({"layer_bits": dict(options.layer_bits)} if options.layer_bits else {}),
         "calibration": options.calibration,
         "per_channel": options.per_channel,
         "git": git_revision(),

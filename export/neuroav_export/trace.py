@@ -1,145 +1,56 @@
-"""PyTorch module -> SpikingGraph[traced], by torch.fx.
+"""PyTorch module -> SpikingGraph[traced].
 
-The module works on time-first tensors (T, B, ...) and is built from the layers of
-``neuroav.models.layers`` and ``torch.nn``. Every module class has one converter in ``CONVERTERS``;
-anything else is an UnsupportedModule with its qualified name. Time constants become seconds here
-and nowhere else.
+The module works on time-first tensors (T, B, ...). One that is built from the layers of
+``neuroav.models.layers`` alone is read by torch.fx without running it (``Builder``). Any other one,
+with Norse's neurons, loops over steps, states and moved axes, is run once on the sample
+(``steps``). Every module class has one converter (``modules``, ``norse``);
+anything else is an UnsupportedModule with its qualified name.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
 from neuroav import nodes as rn
-from neuroav.errors import StageError, UnsupportedModule
+from neuroav.errors import NeuroavError, StageError, UnsupportedModule
 from neuroav.graph import SpikingGraph
 from neuroav.models import layers
-from neuroav.models.quantized import QatLif, QatReadout, QatSynapses
 from neuroav.models.tracing import StepTracer
-from neuroav.stages import output_shape, verify_graph
-
-
-def _array(value: torch.Tensor) -> np.ndarray:
-    return value.detach().cpu().to(torch.float64).numpy().copy()
-
-
-def _bias(module: nn.Module) -> np.ndarray | None:
-    return None if module.bias is None else _array(module.bias)  # type: ignore[arg-type]
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
-# --- converters: module -> node, or None for a module that passes its input on ----------------
-def _conv2d(m: nn.Conv2d) -> rn.Conv2d:
-    if isinstance(m.padding, str) or m.padding_mode != "zeros":
-        raise UnsupportedModule(
-            f"padding {m.padding!r} ({m.padding_mode}); use numbers and zeros", rule="padding"
-        )
-    return rn.Conv2d(
-        _array(m.weight),
-        _bias(m),
-        _pair(m.stride),
-        _pair(m.padding),
-        _pair(m.dilation),
-        m.groups,
-    )
-
-
-def _batch_norm(m: nn.BatchNorm1d | nn.BatchNorm2d) -> rn.BatchNorm:
-    if m.running_mean is None or m.running_var is None:
-        raise UnsupportedModule(
-            "batch norm without running statistics; train with track_running_stats=True",
-            rule="batch-norm-statistics",
-        )
-    inverse = 1.0 / np.sqrt(_array(m.running_var) + m.eps)
-    scale = inverse if m.weight is None else inverse * _array(m.weight)
-    shift = -_array(m.running_mean) * scale
-    return rn.BatchNorm(scale, shift if m.bias is None else shift + _array(m.bias))
-
-
-def _lif(m: layers.Lif) -> rn.Lif:
-    p = m.norse
-    for name in ("tau_mem_inv", "v_th", "v_reset", "v_leak"):
-        count = torch.as_tensor(getattr(p, name)).numel()
-        if count != 1:
-            raise UnsupportedModule(
-                f"{name} holds {count} values; the neurons of a layer share one",
-                rule="neuron-parameters",
-            )
-    return rn.Lif(
-        tau_mem_s=1.0 / float(p.tau_mem_inv),
-        v_threshold=float(p.v_th),
-        v_reset=float(p.v_reset),
-        v_leak=float(p.v_leak),
-        inclusive=m.parameters_.inclusive,
-    )
-
-
-def _max_pool(m: nn.MaxPool2d) -> rn.MaxPool2d:
-    if _pair(m.dilation) != (1, 1) or m.ceil_mode or m.return_indices:
-        raise UnsupportedModule(
-            "max pooling with dilation, ceil_mode or indices; use none of them",
-            rule="max-pool-form",
-        )
-    return rn.MaxPool2d(_pair(m.kernel_size), _pair(m.stride or m.kernel_size), _pair(m.padding))
-
-
-def _qat_synapses(m: QatSynapses) -> rn.Conv2d | rn.Dense:
-    least = _array(m.least_unit) if m.least_unit.any() else None
-    if m.convolution is None:
-        return rn.Dense(_array(m.weight), _array(m.bias), least)
-    return rn.Conv2d(_array(m.weight), _array(m.bias), *m.convolution, least)
-
-
-CONVERTERS: dict[type[nn.Module], Callable[[Any], rn.Node | None]] = {
-    nn.Conv2d: _conv2d,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.Linear: lambda m: rn.Dense(_array(m.weight), _bias(m)),
-    nn.MaxPool2d: _max_pool,
-    nn.Flatten: lambda m: rn.Flatten(),
-    nn.Identity: lambda m: None,
-    nn.Dropout: lambda m: None,
-    layers.Lif: _lif,
-    QatSynapses: _qat_synapses,
-    QatLif: _lif,
-    QatReadout: lambda m: rn.Dense(_array(m.weight), _array(m.bias)),
-    layers.Add: lambda m: rn.Add(),
-    layers.SpatialMean: lambda m: rn.SpatialMean(),
-    layers.Gain: lambda m: rn.Scale(m.factor),
-    layers.TimeMean: lambda m: rn.TimeMean(),
-    layers.Concat: lambda m: rn.Concat(),
-    layers.HeadSum: lambda m: rn.HeadSum(m.heads),
-    layers.MaskAttention: lambda m: rn.Mask(),
-    layers.SpatialAttention: lambda m: rn.SpatialAttention(m.heads, m.scale),
-    layers.TemporalAttention: lambda m: rn.TemporalAttention(m.heads, m.scale, m.scrambled),
-    layers.MeanProduct: lambda m: rn.MeanProduct(),
-    layers.TimeWeightedSum: lambda m: rn.TimeSum(_array(m.step_weights())),
-    layers.Multiply: lambda m: rn.Product(),
-}
-FUNCTIONS = {operator.add, torch.add, operator.iadd}
-# These take frames (N, C, ...); those count axes from the front, where time is.
-FRAME_LAYERS = (nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool2d)
-TIME_LAYERS = (
-    layers.Lif,
-    layers.TimeMean,
-    layers.Concat,
-    layers.HeadSum,
-    layers.MaskAttention,
-    layers.SpatialAttention,
-    layers.TemporalAttention,
-    layers.MeanProduct,
-    layers.TimeWeightedSum,
+from neuroav.shapes import output_shape
+from neuroav.stages import verify_graph
+from neuroav_export.tracing.graph import check_membranes
+from neuroav_export.tracing.modules import (
+    CONVERTERS,
+    FRAME_LAYERS,
+    INPUT,
+    TIME_LAYERS,
+    Parts,
+    convert,
+    step_length,
 )
+from neuroav_export.tracing.steps import record
+
+__all__ = [
+    "CONVERTERS",
+    "FRAME_LAYERS",
+    "FUNCTIONS",
+    "Builder",
+    "Leaf",
+    "check_place",
+    "convert",
+    "fx_graph",
+    "leaves",
+    "running_module",
+    "trace",
+]
+
+FUNCTIONS = {operator.add, torch.add, operator.iadd}
 
 
 @dataclass(frozen=True)
@@ -185,42 +96,73 @@ def check_place(leaf: Leaf) -> None:
         )
 
 
-def convert(qualified: str, module: nn.Module) -> rn.Node | None:
-    """Return the node of a module, None if it passes its input on.
-
-    Raises UnsupportedModule or StageError with its qualified name.
-    """
-    converter = CONVERTERS.get(type(module))
-    if converter is None:
-        allowed = ", ".join(sorted(c.__name__ for c in CONVERTERS))
-        raise UnsupportedModule(
-            f"{qualified}: {type(module).__name__} cannot be compiled; "
-            f"supported are {allowed}, inside PerStep where stateless",
-            rule="module",
-        )
-    try:
-        return converter(module)
-    except (UnsupportedModule, StageError) as error:
-        raise error.at(qualified) from None
-
-
 def trace(
     module: nn.Module,
     sample: Mapping[str, np.ndarray],
     max_count: Mapping[str, int] | None = None,
     static: Collection[str] = (),
 ) -> SpikingGraph:
-    """Return the traced graph of ``module`` in evaluation mode.
+    """Return the traced graph of ``module`` in evaluation mode, in float64.
 
     sample: event counts (T, B, *shape) by input name, in the order of forward's arguments.
     max_count: largest count each input can send, 255 where it is not given. static: inputs of real
     values, the same in every step.
     Raises UnsupportedModule with the qualified name, StageError where shapes do not join.
     """
+    try:
+        return of_layers(module, sample, max_count, static)
+    except (UnsupportedModule, StageError) as error:
+        try:
+            return of_run(module, sample, max_count, static)
+        except NeuroavError as other:
+            raise (error if of_our_layers(module) else other) from None
+
+
+def of_layers(
+    module: nn.Module,
+    sample: Mapping[str, np.ndarray],
+    max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
+) -> SpikingGraph:
+    """Return the traced graph of a module of the layers of ``neuroav.models.layers``; as trace."""
     builder = Builder(module, sample, max_count, static)
     for node in fx_graph(module, StepTracer()).nodes:
         builder.add(node)
-    return verify_graph(builder.finish())
+    return verify_graph(check_membranes(builder.finish()))
+
+
+def of_run(
+    module: nn.Module,
+    sample: Mapping[str, np.ndarray],
+    max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
+) -> SpikingGraph:
+    """Return the traced graph of any module, by running it; as trace."""
+    return verify_graph(record(module, sample, input_nodes(sample, max_count, static)))
+
+
+def input_nodes(
+    sample: Mapping[str, np.ndarray],
+    max_count: Mapping[str, int] | None = None,
+    static: Collection[str] = (),
+) -> dict[str, rn.Input]:
+    """Return the node of every input of a sample (T, B, *shape)."""
+    limits = max_count or {}
+    return {
+        name: rn.Input(tuple(np.shape(value)[2:]), limits.get(name, 255), name in static)
+        for name, value in sample.items()
+    }
+
+
+def of_our_layers(module: nn.Module) -> bool:
+    """Return whether a network is one of our layers, so that fx tells what is wrong with it."""
+    ours = any(isinstance(m, (layers.Lif, layers.PerStep)) for m in module.modules())
+    return ours and not uses_norse(module)
+
+
+def uses_norse(module: nn.Module) -> bool:
+    """Return whether a network has modules of Norse, which torch.fx does not follow."""
+    return any(type(m).__module__.split(".")[0] == "norse" for m in module.modules())
 
 
 def fx_graph(module: nn.Module, tracer: fx.Tracer) -> fx.Graph:
@@ -334,9 +276,24 @@ class Builder:
         node = convert(leaf.qualified, leaf.module)
         if node is None:
             return sources[0]
-        if isinstance(leaf.module, layers.Lif):
-            self.dt_s[leaf.name] = leaf.module.parameters_.dt_s
-        return self._put(leaf.name, node, sources)
+        dt_s = step_length(leaf.module)
+        if dt_s is not None:
+            self.dt_s[leaf.name] = dt_s
+        return self._put_all(leaf.name, node, sources)
+
+    def _put_all(self, name: str, node: rn.Node | Parts, sources: tuple[str, ...]) -> str:
+        """Put a node, or all parts of a module that becomes several."""
+        if not isinstance(node, Parts):
+            return self._put(name, node, sources)
+
+        def full(part: str) -> str:
+            return sources[0] if part == INPUT else f"{name}.{part}" if part else name
+
+        for part in node.parts:
+            if part.like:
+                self.shapes[full(part.reads[0])] = self.shapes[full(part.like)]
+            self._put(full(part.name), part.node, tuple(full(p) for p in part.reads))
+        return name
 
     def _put(self, name: str, node: rn.Node, sources: tuple[str, ...]) -> str:
         try:

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from neuroav.cli.common import Command, Outcome, data_options, json_option, pairs, table
 from neuroav.cli.progress import Reporter
+from neuroav.errors import ConfigError
 
 _PATH = click.Path(path_type=Path)
 
@@ -43,6 +44,18 @@ _PATH = click.Path(path_type=Path)
     help="One scale per output channel or per layer.  [default: as trained, else per layer]",
 )
 @click.option(
+    "--layer-bits",
+    multiple=True,
+    metavar="NAME=N",
+    help="Another width for one layer, or all in what NAME holds; repeat it for more.",
+)
+@click.option(
+    "--accuracy-budget",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="SHARE",
+    help="Give single layers fewer bits while validation accuracy falls by at most this (0.01).",
+)
+@click.option(
     "--place/--no-place",
     default=True,
     show_default=True,
@@ -63,6 +76,8 @@ def export(
     bits: int | None,
     calibration: Literal["max", "percentile", "mse"] | None,
     per_channel: bool | None,
+    layer_bits: tuple[str, ...],
+    accuracy_budget: float | None,
     place: bool,
     spread: bool,
     data_root: Path | None,
@@ -79,15 +94,19 @@ def export(
             bits=bits,
             calibration=calibration,
             per_channel=per_channel,
+            layer_bits=_widths(layer_bits) if layer_bits else None,
+            accuracy_budget=accuracy_budget,
             place=place,
             spread=spread,
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,
         )
-    head = {k: v for k, v in found.items() if k not in ("layers", "utilisation")}
+    head = {k: v for k, v in found.items() if k not in ("layers", "utilisation", "mixed")}
     shown: list[RenderableType] = [pairs({"file": out, "target": target} | head)]
-    shown += _utilisation(found.get("utilisation"), found.get("cores"), found.get("chips"))
+    shown += utilisation_table(found.get("utilisation"), found.get("cores"), found.get("chips"))
+    if mixed := found.get("mixed"):
+        shown += ["", _bought(mixed)]
     layers = found.get("layers", {})
     if layers:
         columns = list(next(iter(layers.values())))
@@ -96,7 +115,28 @@ def export(
     return Outcome(found, shown)
 
 
-def _utilisation(
+def _widths(items: tuple[str, ...]) -> dict[str, int]:
+    """Return NAME=N texts as widths by layer; ConfigError for anything else."""
+    found = {}
+    for item in items:
+        name, _, bits = item.partition("=")
+        if not name or not bits.isdecimal():
+            raise ConfigError(f"--layer-bits {item!r}: write NAME=N, such as audio.conv1=4")
+        found[name] = int(bits)
+    return found
+
+
+def _bought(mixed: Mapping[str, Any]) -> RenderableType:
+    """Return what an accuracy budget bought, as a table."""
+    rows = [
+        [name, f"{part['accuracy']:.4f}", f"{part['agreement']:.4f}", f"{part['memory_bits']:,}"]
+        for name, part in (("all alike", mixed["before"]), ("by layer", mixed["after"]))
+    ]
+    columns = ["widths", "validation accuracy", "agreement", "bits of weights"]
+    return table(columns, rows, right=columns[1:])
+
+
+def utilisation_table(
     found: Mapping[str, Any] | None, cores: int | None, chips: int | None
 ) -> list[RenderableType]:
     """Return how full the cores are, as a table; nothing where the network was not placed."""

@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "neuroav.cli.train:evaluate",
     "lint": "neuroav.cli.lint:lint",
     "export": "neuroav.cli.export:export",
+    "import": "neuroav.cli.import_:import_",
     "convert": "neuroav.cli.convert:convert",
     "simulate": "neuroav.cli.simulate:simulate",
     "verify": "neuroav.cli.simulate:verify",

@@ -24,6 +24,7 @@ CAUSES = {
     "decay_u": "decay",
     "decay_v": "decay",
     "delay": "delay",
+    "lag": "delay",
     "bias": "bias",
     "bias_mantissa": "bias",
     "bias_exponent": "bias",
@@ -154,7 +155,8 @@ def first_other_spike(
 def _comparable(graph: ig.IntGraph, a: ig.Population, b: ig.Population) -> bool:
     """Return whether b can stand in for a: the same neurons, and sources that the graph has."""
     known = all(p.source in graph.populations and p.port < b.ports for p in b.projections)
-    return known and bool(a.projections) and bool(b.projections) and a.shape == b.shape
+    computed = not isinstance(a, ig.IntInput) and not isinstance(b, ig.IntInput)
+    return known and computed and a.shape == b.shape
 
 
 def quantities(
@@ -257,7 +259,8 @@ def altered(deployment: Deployment) -> list[Difference]:
         pop, derived = graph.populations[name], derive(deployment, name)
         expected = derived.population if derived and derived.settings else pop
         parts = tuple(
-            replace(p, delay=graph.aligned_delay(name, p.source)) for p in expected.projections
+            replace(p, delay=graph.aligned_delay(name, p.source, p.lag))
+            for p in expected.projections
         )
         result += population_differences(name, replace(expected, projections=parts), pop)
     return result

@@ -16,6 +16,7 @@ from neuroav.deployment import Deployment
 from neuroav.explain.recompute import Drive, lif, real_outputs
 from neuroav.explain.twin import Twin
 from neuroav.host import HostLayer
+from neuroav.integer import IntGraph
 
 Messages = Mapping[str, np.ndarray]
 
@@ -29,15 +30,30 @@ def fake_outputs(
     names of ``Deployment.fed``. folded: outputs of the twin's nodes, run on their own.
     """
     graph, arith = deployment.integer, deployment.profile.arithmetic
-    counts, found = deployment.counts(fed), {}
-    for name in graph.order:
+    counts = deployment.counts(fed)
+    found = {n: v.astype(np.float64) for n, v in counts.items() if n not in deployment.host}
+    for group in graph.groups:
+        if graph.loops(group):
+            _settle(graph, group, found, len(next(iter(fed.values()))), arith)
+            continue
+        (name,) = group
         if layer := deployment.host.get(name):
             found[name] = host_outputs(deployment, name, layer, twin, folded)
-        elif name in counts:
-            found[name] = counts[name].astype(np.float64)
-        else:
+        elif name not in found:
             found[name] = real_outputs(graph, name, graph.populations[name], found, arith)
     return found
+
+
+def _settle(graph: IntGraph, group, found: dict[str, np.ndarray], samples: int, arith) -> None:
+    """Add what the populations of a loop send: every round settles a frame more."""
+    for name in group:
+        found[name] = np.zeros((samples, graph.steps, *graph.populations[name].shape))
+    for _ in range(graph.steps + 1):
+        before = {name: found[name] for name in group}
+        for name in group:
+            found[name] = real_outputs(graph, name, graph.populations[name], found, arith)
+        if all(np.array_equal(before[name], found[name]) for name in group):
+            return
 
 
 def host_outputs(

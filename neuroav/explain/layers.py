@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from neuroav import integer as ig
+from neuroav import nodes as rn
 from neuroav.deployment import Deployment
-from neuroav.explain.rederive import Derived, derive
+from neuroav.explain.recompute import Keeps, accumulated, readout_keeps, real_sums
+from neuroav.explain.rederive import Derived, derive, synapses
 from neuroav.explain.stages import Chain, Unfolded, Values
 from neuroav.explain.swaps import first_difference, recovered, sides
 from neuroav.explain.twin import Twin, agreement, is_spiking
@@ -100,7 +102,7 @@ def _against_float(deployment: Deployment, name: str, twin: Twin, values: Values
         row["first"] |= first_difference(both, place, bool(own[(*place[:2], *place[2])]))
         row["recovers"] = recovered(both, own, agree)
     elif derived and isinstance(pop, ig.IntReadout):
-        row |= _readout(deployment, name, twin, own, place)
+        row |= _readout(deployment, name, twin, derived, own, place)
     else:
         row["first"] |= _values(deployed, own, place, scale)
         if isinstance(pop, ig.IntTimeSum):  # sums have neither bias nor threshold
@@ -132,34 +134,66 @@ def _values(deployed, own, place, scale: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _readout(deployment: Deployment, name: str, twin: Twin, own, place) -> dict[str, Any]:
-    """Return how class scores come nearer with the float weights or bias, and the first's cause.
+def _readout(
+    deployment: Deployment, name: str, twin: Twin, derived: Derived, own, place
+) -> dict[str, Any]:
+    """Return how class scores come nearer with one part of the float's, and the first's cause.
 
     recovers: share of the mean |difference| that goes with the swap.
     """
     graph = deployment.integer
-    pop = graph.populations[name]
-    assert isinstance(pop, ig.IntReadout)
-    unit = graph.scales[name][0] / graph.scales[name][1]
-    weighted, bias = (v / unit for v in twin.scores(name))  # in integer units
-    deployed = twin.deployed(name)
-    final = deployed[:, -1] / unit
-    whole_bias = np.broadcast_to(pop.bias, pop.shape) * graph.steps
-    swapped = {
-        "weight": weighted + whole_bias,
-        "bias": final - whole_bias + bias,
-    }
-    wanted = weighted + bias
-    left = {k: np.abs(v - wanted) for k, v in swapped.items()}
+    scale = graph.scales[name][0] / graph.scales[name][1]
+    final, wanted = twin.deployed(name)[:, -1] / scale, own[:, -1] / scale
+    left = {k: np.abs(v - wanted) for k, v in _swapped(deployment, name, twin, derived).items()}
     start = np.abs(final - wanted).mean()
     sample, _, index = place
     cause = min(left, key=lambda k: left[k][(sample, *index)])
+    words = cause if cause == "truncation" else f"rounding of {cause}"
     first = {"sample": sample, "step": graph.steps - 1, "index": list(index)}
-    first |= _values(deployed, own, place, graph.scales[name])
+    first |= _values(twin.deployed(name), own, place, graph.scales[name])
     return {
-        "first": first | {"cause": f"rounding of {cause}"},
+        "first": first | {"cause": words},
         "recovers": {k: float(1 - v.mean() / start) for k, v in left.items()},
     }
+
+
+def _swapped(
+    deployment: Deployment, name: str, twin: Twin, derived: Derived
+) -> dict[str, np.ndarray]:
+    """Return by part the deployed scores with that part from the twin, in integers' units.
+
+    Leaks, of a leaky readout alone: their rounding, and that what they leave is cut.
+    """
+    graph, arith = deployment.integer, deployment.profile.arithmetic
+    pop, node, found = (
+        graph.populations[name],
+        deployment.real.nodes[name],
+        synapses(deployment, name),
+    )
+    assert isinstance(pop, ig.IntReadout)
+    assert isinstance(node, (rn.Readout, rn.Li))
+    assert found is not None
+    pairs = zip(pop.projections, found.terms, strict=True)
+    real = replace(
+        pop,
+        projections=tuple(replace(p, weight=t.weight / derived.unit) for p, t in pairs),  # type: ignore[call-arg]
+        bias=found.bias / derived.unit * (1 << pop.input_shift),
+    )
+    keeps = readout_keeps(pop, arith)
+
+    def scores(weighted: ig.IntReadout, biased: ig.IntReadout, kept: Keeps) -> np.ndarray:
+        sums = real_sums(graph, name, weighted, twin.messages)[0]
+        return accumulated(biased, sums, kept)[:, -1]
+
+    base = scores(pop, pop, keeps)
+    swapped = {"weight": scores(real, pop, keeps), "bias": scores(pop, real, keeps)}
+    if pop.leaky and node.tau_mem_s is not None:
+        dt, syn = deployment.real.dt_s, node.tau_syn_s
+        kept = 0.0 if syn is None else 1 - dt / syn, 1 - dt / node.tau_mem_s
+        swapped["decay"] = scores(pop, pop, kept)
+    final = twin.messages[name][:, -1]
+    result = {part: final + value - base for part, value in swapped.items()}
+    return result | ({"truncation": base} if pop.leaky else {})
 
 
 def advice(deployment: Deployment, pop: ig.Population, derived: Derived, dominant: str) -> str:

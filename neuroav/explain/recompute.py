@@ -111,7 +111,7 @@ def real_outputs(
     if isinstance(pop, ig.IntSum):
         return sums[0]
     if isinstance(pop, ig.IntReadout):
-        return np.cumsum(sums[0] + pop.bias, axis=1)
+        return accumulated(pop, sums[0], readout_keeps(pop, arith))
     if isinstance(pop, ig.IntTimeSum):
         weights = pop.step_weights(graph.steps).astype(np.float64)
         total = np.einsum("t,st...->s...", weights, sums[0])[:, None]
@@ -121,6 +121,26 @@ def real_outputs(
     # the others only compare, or count spikes: whatever the arithmetic, they give the same
     found = [reference.all_steps(name, pop, list(a), arith)[0] for a in zip(*sums, strict=True)]
     return np.array(found, np.float64)
+
+
+Keeps = tuple[float, float]  # share of current and membrane that a step leaves
+
+
+def readout_keeps(pop: ig.IntReadout, arith: Arithmetic) -> Keeps:
+    """Return what a step leaves of a readout's current and of its accumulator."""
+    one = 1 << arith.decay_bits
+    return 0.0 if pop.decay_u is None else (one - pop.decay_u - 1) / one, (one - pop.decay_v) / one
+
+
+def accumulated(pop: ig.IntReadout, sums: np.ndarray, keeps: Keeps) -> np.ndarray:
+    """Return what accumulators hold at every step when nothing is truncated."""
+    u, v = np.zeros((2, len(sums), *sums.shape[2:]))
+    found = np.zeros(sums.shape)
+    for t in range(sums.shape[1]):
+        u = u * keeps[0] + sums[:, t] * (1 << pop.input_shift) + pop.bias
+        v = v * keeps[1] + u
+        found[:, t] = v
+    return found
 
 
 def _unshifted(value: np.ndarray, shift: int) -> np.ndarray:
@@ -133,21 +153,24 @@ class Drive:
     """What moves leaky neurons, in registers' units; whole numbers or real ones.
 
     current: shifted synaptic sums (samples, steps, *shape). bias, level: bias and threshold, they
-    broadcast to the shape. keep: share of the membrane that a step leaves. keep_current: the same
-    of the synaptic current. whole: whether a leak is truncated to whole numbers.
+    broadcast to the shape. keep: share of the membrane that a step leaves, one or one per neuron.
+    keep_current: the same of the synaptic current. whole: whether a leak is truncated to whole
+    numbers. subtract: whether a spike takes the level off instead of setting the membrane to 0.
     """
 
     current: np.ndarray
     bias: np.ndarray
     level: np.ndarray
-    keep: float
-    keep_current: float = 0.0
+    keep: float | np.ndarray
+    keep_current: float | np.ndarray = 0.0
     whole: bool = True
+    subtract: bool = False
 
     def only(self, sample: int, index: tuple[int, ...]) -> Drive:
         """Return the same for one neuron in one sample: current (1, steps)."""
         shape = self.current.shape[2:]
-        parts = {k: np.broadcast_to(getattr(self, k), shape)[index] for k in ("bias", "level")}
+        each = ("bias", "level", "keep", "keep_current")
+        parts = {k: np.broadcast_to(getattr(self, k), shape)[index] for k in each}
         whole = np.moveaxis(self.current[sample], 0, -1)[index]
         return replace(self, current=whole[None], **parts)
 
@@ -161,6 +184,7 @@ def integer_drive(pop: ig.IntLif, sums: np.ndarray, arith: Arithmetic) -> Drive:
         pop.threshold.astype(np.float64) * shift,
         (one - pop.decay_v) / one,
         (one - pop.decay_u - 1) / one,
+        subtract=pop.reset == "subtract",
     )
 
 
@@ -179,5 +203,5 @@ def lif(drive: Drive) -> tuple[np.ndarray, np.ndarray]:
         v = leak(v * drive.keep) + u + drive.bias
         membranes[:, t] = v
         spikes[:, t] = v > drive.level
-        v = np.where(spikes[:, t], 0.0, v)
+        v = np.where(spikes[:, t], v - drive.level if drive.subtract else 0.0, v)
     return spikes, membranes

@@ -16,9 +16,10 @@ from neuroav import nodes as rn
 from neuroav.deployment import Deployment
 from neuroav.explain.fake import fake_outputs
 from neuroav.explain.recompute import Drive, integer_drive, port_sums, real_outputs
-from neuroav.explain.rederive import derive, real_threshold
-from neuroav.explain.swaps import at, first_difference, sides
+from neuroav.explain.rederive import derive
+from neuroav.explain.swaps import at, first_difference, kept, sides
 from neuroav.explain.twin import Twin, agreement, is_spiking
+from neuroav.quantization import neuron_threshold
 from neuroav.sim import real
 from neuroav.sim.trace import collect
 
@@ -236,13 +237,13 @@ class Chain:
         exact = float(self.unfolded.exact[name][(place.sample, behind, *place.index)])
         cause = "float32 arithmetic" if exact == place.values[1] else "other weights"
         node, current = graph.nodes[name], self.unfolded.currents.get(name)
-        if not isinstance(node, rn.Lif) or current is None:
+        if not isinstance(node, (rn.Lif, rn.If)) or current is None:
             return {"cause": cause}
         drive = Drive(
             current.astype(np.float64),
             np.zeros(1),
-            np.full(1, real_threshold(node, graph)),
-            1 - graph.dt_s / node.tau_mem_s,
+            np.asarray(neuron_threshold(node, graph.dt_s)),
+            **kept(node, graph.dt_s),
             whole=False,
         )
         folded = replace(drive, current=self.folded[graph.inputs[name][0]].astype(np.float64))

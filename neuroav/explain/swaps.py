@@ -17,8 +17,9 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.deployment import Deployment
 from neuroav.explain.recompute import Drive, integer_drive, lif, port_sums
-from neuroav.explain.rederive import Derived, per_channel, real_threshold
+from neuroav.explain.rederive import Derived, per_channel
 from neuroav.explain.twin import Twin
+from neuroav.quantization import neuron_threshold
 
 ROUNDED = ("weight", "threshold", "bias", "decay")  # parameters
 SWAPS = (*ROUNDED, "truncation")  # and the leak, cut to whole numbers
@@ -46,7 +47,7 @@ class Sides:
             elif part == "bias":
                 drive = replace(drive, bias=other.bias)
             elif part == "decay":
-                drive = replace(drive, keep=other.keep, keep_current=0.0)
+                drive = replace(drive, keep=other.keep, keep_current=other.keep_current)
             else:
                 drive = replace(drive, whole=False)
         return drive
@@ -62,19 +63,31 @@ class Sides:
         return Sides(self.integer.only(sample, index), self.float.only(sample, index), worth)
 
 
+def kept(node: rn.Lif | rn.If, dt_s: float) -> dict[str, Any]:
+    """Return what a step leaves of membrane and current, and the reset, as ``Drive`` takes them."""
+    current = node.tau_syn_s if isinstance(node, rn.Lif) else None
+    return {
+        "keep": 1 - dt_s / node.tau_mem_s if isinstance(node, rn.Lif) else 1.0,
+        "keep_current": 0.0 if current is None else 1 - dt_s / current,
+        "subtract": node.reset == "subtract",
+    }
+
+
 def sides(deployment: Deployment, name: str, twin: Twin, derived: Derived, messages: Any) -> Sides:
     """Return both sides of a population of leaky neurons (an IntLif with a Lif as twin)."""
     graph, arith = deployment.integer, deployment.profile.arithmetic
     pop, node = graph.populations[name], deployment.real.nodes[name]
     assert isinstance(pop, ig.IntLif)
-    assert isinstance(node, rn.Lif)
+    assert isinstance(node, (rn.Lif, rn.If))
     worth = per_channel(derived.unit, pop.shape) / (1 << arith.input_shift)
     bias = twin.bias(name)
+    if isinstance(node, rn.Lif) and node.tau_syn_s is not None:
+        bias = np.zeros(1)  # part of the synaptic current, on the chip by synapses of its own
     real = Drive(
         current=(twin.input(name) - bias) / worth,
         bias=bias / worth,
-        level=np.asarray(real_threshold(node, deployment.real) / worth),
-        keep=1 - deployment.real.dt_s / node.tau_mem_s,
+        level=np.asarray(neuron_threshold(node, deployment.real.dt_s) / worth),
+        **kept(node, deployment.real.dt_s),
         whole=False,
     )
     whole = integer_drive(pop, port_sums(graph, name, pop, messages)[0], arith)

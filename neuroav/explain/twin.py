@@ -66,19 +66,11 @@ class Twin:
 
     def input(self, name: str) -> np.ndarray:
         """Return the real synaptic input of neurons ``name``."""
-        return self._array(self._evaluate(self._source(name), {}, name))
+        return self._array(self._evaluate(self._source(name), {}, ""))
 
     def bias(self, name: str) -> np.ndarray:
         """Return the part of that input that no message causes, (*shape)."""
         return self._silent().input(name)[0, 0]
-
-    def scores(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the parts of a readout's real scores that messages cause, and that none causes.
-
-        (samples, classes) and (classes,).
-        """
-        none = self._silent().own(name)[0, -1]
-        return self.own(name)[:, -1] - none, none
 
     def _silent(self) -> Twin:
         """Return the twin on one sample without messages."""
@@ -95,7 +87,11 @@ class Twin:
         return np.moveaxis(value.numpy(), 0, 1)
 
     def _evaluate(self, name: str, known: dict[str, Any], target: str) -> Any:
-        """Return a node's value, float64 torch (steps, samples, *shape)."""
+        """Return a node's value, float64 torch (steps, samples, *shape).
+
+        Of populations it is what they sent, but for the ``target``: what the node makes of its
+        inputs.
+        """
         d = self._deployment
         if name not in known:
             if name in d.integer.populations and name != target:
@@ -103,7 +99,7 @@ class Twin:
             elif isinstance(d.real.nodes[name], rn.Input):
                 known[name] = _time_first(self._fed[name])
             else:
-                x = [self._evaluate(s, known, target) for s in d.real.inputs[name]]
+                x = [self._evaluate(s, known, "") for s in d.real.inputs[name]]
                 known[name] = real.evaluate(d.real.nodes[name], x, d.real.dt_s)
         return known[name]
 

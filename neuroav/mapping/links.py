@@ -15,6 +15,7 @@ import numpy as np
 
 from neuroav import integer as ig
 from neuroav.mapping.terms import Cuts, Term
+from neuroav.synapses import kernel
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,13 @@ def links(graph: ig.IntGraph, name: str) -> tuple[Link, ...]:
     return tuple(found)
 
 
+Windowed = ig.IntConv2d | ig.IntConvTranspose2d | ig.IntPool
+
+
 def _ties(p: ig.Projection, source: ig.Shape, target: ig.Population) -> tuple[tuple[Tie, ...], int]:
     """Return the ties of every target axis, and how many source neurons hang at each place."""
     same = tuple(Same(axis) for axis in range(len(target.shape)))
-    if isinstance(p, ig.IntConv2d):
+    if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d)):
         inner = conv_windows(p, source, target.shape)
         return (Window(0, channels_seen(p)), *inner), 1
     if isinstance(p, ig.IntPool):
@@ -162,12 +166,14 @@ def _ties(p: ig.Projection, source: ig.Shape, target: ig.Population) -> tuple[tu
     if isinstance(p, ig.IntPlace):
         return (Span(None, p.offset, int(np.prod(source))),), 1
     assert isinstance(p, ig.IntIdentity)
+    if source != target.shape:  # other axes: as many source neurons, of no axis in common
+        return tuple(Same(None) for _ in target.shape), 1
     return same, 1
 
 
-def channels_seen(p: ig.IntConv2d) -> np.ndarray:
+def channels_seen(p: ig.IntConv2d | ig.IntConvTranspose2d) -> np.ndarray:
     """Return which input channels every output channel has a non-zero weight for, (out, in)."""
-    some = (p.weight != 0).any(axis=(2, 3))
+    some = (kernel(p) != 0).any(axis=(2, 3))
     out, inputs = some.shape
     found = np.zeros((out, inputs * p.groups), bool)
     for group in range(p.groups):
@@ -176,7 +182,7 @@ def channels_seen(p: ig.IntConv2d) -> np.ndarray:
     return found
 
 
-def conv_windows(p: ig.IntConv2d | ig.IntPool, source: ig.Shape, target: ig.Shape):
+def conv_windows(p: Windowed, source: ig.Shape, target: ig.Shape):
     """Return the windows along rows and columns of a convolution or pooling."""
     found = []
     for axis in (1, 2):
@@ -188,12 +194,20 @@ def conv_windows(p: ig.IntConv2d | ig.IntPool, source: ig.Shape, target: ig.Shap
     return tuple(found)
 
 
-def taps(p: ig.IntConv2d | ig.IntPool, axis: int, source: int, target: int):
-    """Return the source place of every (window, tap) of an axis, and whether it is in the frame."""
+def taps(p: Windowed, axis: int, source: int, target: int):
+    """Return the source place of every (window, tap) of an axis, and whether it is in the frame.
+
+    The window of a transposed convolution is a place that its taps reach.
+    """
+    if isinstance(p, ig.IntConvTranspose2d):
+        reached = np.arange(target)[:, None] + p.padding[axis - 1]
+        reached = reached - np.arange(p.weight.shape[axis + 1]) * p.dilation[axis - 1]
+        places = reached // p.stride[axis - 1]
+        return places, (reached % p.stride[axis - 1] == 0) & (places >= 0) & (places < source)
     if isinstance(p, ig.IntConv2d):
-        kernel, dilation = p.weight.shape[axis + 1], p.dilation[axis - 1]
+        size, dilation = p.weight.shape[axis + 1], p.dilation[axis - 1]
     else:
-        kernel, dilation = p.kernel[axis - 1], 1
+        size, dilation = p.kernel[axis - 1], 1
     places = np.arange(target)[:, None] * p.stride[axis - 1] - p.padding[axis - 1]
-    places = places + np.arange(kernel) * dilation
+    places = places + np.arange(size) * dilation
     return places, (places >= 0) & (places < source)

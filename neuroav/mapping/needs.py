@@ -16,9 +16,9 @@ import numpy as np
 
 from neuroav import integer as ig
 from neuroav.hardware import Profile
-from neuroav.mapping.links import Link, links, taps
+from neuroav.mapping.links import Link, Windowed, links, taps
 from neuroav.mapping.terms import Term, ones
-from neuroav.synapses import fan_out
+from neuroav.synapses import fan_out, kernel
 
 RESOURCES = (  # of a core, in the order of all arrays of needs
     "neurons",
@@ -168,18 +168,24 @@ def program(pop: ig.Population) -> tuple[object, ...]:
     """Return what makes a neuron's program: its kind and the numbers that its step multiplies or
     shifts by. Thresholds and biases are state of each neuron."""
     names = {
-        ig.IntLif: ("bias_exponent", "decay_u", "decay_v"),
+        ig.IntLif: ("bias_exponent", "decay_u", "decay_v", "reset"),
+        ig.IntReadout: ("decay_u", "decay_v", "input_shift"),
         ig.IntProduct: ("shift",),
         ig.IntTimeSum: ("weights", "shift"),
         ig.IntSpatialAttention: ("cap", "form"),
         ig.IntTemporalAttention: ("cap", "form", "scrambled"),
     }.get(type(pop), ())
-    return (type(pop).__name__, *(getattr(pop, n) for n in names))
+    # decays that differ from neuron to neuron are state like thresholds
+    values = (getattr(pop, n) for n in names)
+    return (
+        type(pop).__name__,
+        *("each" if np.ndim(v) and n else v for n, v in enumerate(values, 1)),
+    )
 
 
 def weight_bits(p: ig.Projection) -> int:
     """Return the width of a projection's stored weights; of equal ones, what their value takes."""
-    if isinstance(p, (ig.IntConv2d, ig.IntDense)):
+    if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d, ig.IntDense)):
         return p.weight_bits
     weight = p.weight if isinstance(p, (ig.IntIdentity, ig.IntPlace)) else 1
     return max(1, abs(weight).bit_length()) + (weight < 0)
@@ -189,8 +195,8 @@ def _kernel(p: ig.Projection, target: ig.Population) -> Term | None:
     """Return the stored weights where places share them; None where every synapse is stored."""
     channels = target.shape[0]
     per_channel = 1
-    if isinstance(p, ig.IntConv2d):
-        per_channel = int(np.prod(p.weight.shape[1:]))
+    if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d)):
+        per_channel = int(np.prod(kernel(p).shape[1:]))
     elif isinstance(p, ig.IntPool):
         per_channel = p.kernel[0] * p.kernel[1]
     elif isinstance(target, ig.ATTENTION_CLASSES):
@@ -212,7 +218,7 @@ def _synapses(p: ig.Projection, source: ig.Shape, target: ig.Population, steps: 
         return ones(shape, target.fan(steps))
     if isinstance(p, ig.IntDense):
         return Term(((p.weight != 0).sum(axis=1, dtype=np.int64)[:, None],))
-    if isinstance(p, (ig.IntConv2d, ig.IntPool)):
+    if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d, ig.IntPool)):
         return _unrolled(p, source, shape)
     if isinstance(p, ig.IntSpatialSum):
         return ones(shape, source[1] * source[2])
@@ -223,13 +229,13 @@ def _synapses(p: ig.Projection, source: ig.Shape, target: ig.Population, steps: 
     return ones(shape, int(p.weight != 0) if isinstance(p, ig.IntIdentity) else 1)
 
 
-def _unrolled(p: ig.IntConv2d | ig.IntPool, source: ig.Shape, target: ig.Shape) -> Term:
+def _unrolled(p: Windowed, source: ig.Shape, target: ig.Shape) -> Term:
     """Return the synapses under every window: one k per tap of the kernel."""
     rows = taps(p, 1, source[1], target[1])[1]
     columns = taps(p, 2, source[2], target[2])[1]
     height, width = rows.shape[1], columns.shape[1]
-    if isinstance(p, ig.IntConv2d):
-        weights = (p.weight != 0).sum(axis=1, dtype=np.int64).reshape(target[0], -1)
+    if not isinstance(p, ig.IntPool):
+        weights = (kernel(p) != 0).sum(axis=1, dtype=np.int64).reshape(target[0], -1)
     else:
         weights = np.ones((target[0], height * width), np.int64)
     along = np.repeat(rows, width, axis=1), np.tile(columns, (1, height))

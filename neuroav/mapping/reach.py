@@ -47,6 +47,8 @@ def _reached(
 ) -> tuple[Box, np.ndarray]:
     if isinstance(projection, ig.IntConv2d):
         return _convolved(projection, source, box)
+    if isinstance(projection, ig.IntConvTranspose2d):
+        return _sent_back(projection, source, box)
     if isinstance(projection, ig.IntPool):
         return _pooled(projection, source, box)
     if isinstance(projection, ig.IntSpatialSum):
@@ -129,6 +131,23 @@ def _taps(p: ig.IntConv2d, channels: int, outputs: tuple[int, int]):
         start, stop = max(outputs[0], group * per_group), min(outputs[1], (group + 1) * per_group)
         parts.append((p.weight[start:stop] != 0).sum(axis=0, dtype=np.int64))
     return np.concatenate(parts), (first * inputs, last * inputs)
+
+
+def _sent_back(p: ig.IntConvTranspose2d, source: ig.Shape, box: Box) -> tuple[Box, np.ndarray]:
+    """Return what of a transposed convolution's source reaches places ``box``, and its synapses."""
+    per_group, out = source[0] // p.groups, p.weight.shape[1]
+    channels = np.arange(*box[0])
+    shared = np.zeros((source[0], *p.weight.shape[2:]), np.int64)
+    for group in range(p.groups):
+        mine = channels[channels // out == group] - group * out
+        rows = slice(group * per_group, (group + 1) * per_group)
+        shared[rows] = (p.weight[rows][:, mine] != 0).sum(axis=1)
+    inside = []
+    for axis, size in enumerate(p.weight.shape[2:]):
+        place = np.arange(source[axis + 1])[:, None] * p.stride[axis] - p.padding[axis]
+        place = place + np.arange(size) * p.dilation[axis]
+        inside.append(((place >= box[axis + 1][0]) & (place < box[axis + 1][1])).astype(np.int64))
+    return _trimmed(inside[0] @ shared @ inside[1].T)
 
 
 def _pooled(p: ig.IntPool, source: ig.Shape, box: Box) -> tuple[Box, np.ndarray]:

@@ -7,6 +7,7 @@ from math import ceil, isqrt
 import numpy as np
 
 from neuroav import integer as ig
+from neuroav.synapses import kernel
 
 HOPELESS = "no change of the network helps; take another target"
 
@@ -47,8 +48,9 @@ def fewer_inputs(name: str, pop: ig.Population, found: float, allowed: float, gr
 
 def _inputs(p: ig.Projection) -> int:
     """Return the most non-zero synapses of a neuron."""
-    if isinstance(p, (ig.IntConv2d, ig.IntDense)):
-        return int((p.weight != 0).reshape(len(p.weight), -1).sum(axis=1).max(initial=0))
+    if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d, ig.IntDense)):
+        some = (p.weight if isinstance(p, ig.IntDense) else kernel(p)) != 0
+        return int(some.reshape(len(some), -1).sum(axis=1).max(initial=0))
     return p.kernel[0] * p.kernel[1] if isinstance(p, ig.IntPool) else 1
 
 

@@ -157,6 +157,9 @@ def choices(found: Layer, prices: Prices, on_cores: frozenset[str]) -> Choices:
     return Choices(found, every, parts, needs, load, senders, messages, stored)
 
 
+ROUNDS = 6  # of cutting the layers of a loop again
+
+
 # --- all layers --------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Splitter:
@@ -177,16 +180,38 @@ class Splitter:
     def split(self, most: float = np.inf) -> Split:
         """Return a grid for every layer; no slice's load exceeds ``most`` where that can be.
 
-        Where no grid fits, the finest is taken and its needs are in ``Split.unfit``.
+        Where no grid fits, the finest is taken and its needs are in ``Split.unfit``. A layer that a
+        loop feeds back to earlier ones is cut before its reader; what it sends there follows from
+        the reader's grid of the round before, until no grid changes.
         """
+        order = list(self.choices)
+        place = {name: number for number, name in enumerate(order)}
+        back = [
+            (name, link)
+            for name in order
+            for link in self.choices[name].layer.links
+            if place.get(link.source, -1) > place[name]
+        ]
+        split = self._round(most, {})
+        for _ in range(ROUNDS if back else 0):
+            ahead: dict[str, list[Term]] = {}
+            for name, link in back:
+                ahead.setdefault(link.source, []).append(link.sent(split.grids[name].edges))
+            before, split = split, self._round(most, ahead)
+            if _same(before.grids, split.grids):
+                break
+        return split
+
+    def _round(self, most: float, ahead: Mapping[str, Sequence[Term]]) -> Split:
+        """Return a grid for every layer; ahead: what layers send to readers that are cut later."""
         grids: dict[str, Grid] = {}
         needs: dict[str, np.ndarray] = {}
         loads: dict[str, float] = {}
         unfit: dict[str, np.ndarray] = {}
-        readers: dict[str, list[Term]] = {}
+        readers = {name: list(terms) for name, terms in ahead.items()}
         for name in reversed(list(self.choices)):
             found = self.choices[name]
-            full = self._with_axons_out(found, readers.get(name, ()))
+            full = self._with_axons_out(name, found, readers.get(name, ()))
             choice = self._cheapest(found, full, most)
             if choice is None:
                 choice = len(found.parts) - 1
@@ -194,14 +219,23 @@ class Splitter:
             grids[name] = found.grid(choice)
             needs[name], loads[name] = full[choice], float(found.load[choice])
             for link in found.layer.links:
+                if link.source in grids:  # itself, or one that was cut before
+                    continue
                 readers.setdefault(link.source, []).append(link.sent(grids[name].edges))
         order = list(self.choices)
         return Split(
             {n: grids[n] for n in order}, needs, loads, {n: unfit[n] for n in order if n in unfit}
         )
 
-    def _with_axons_out(self, found: Choices, readers: Sequence[Term]) -> np.ndarray:
+    def _with_axons_out(self, name: str, found: Choices, readers: Sequence[Term]) -> np.ndarray:
         full = found.needs.copy()
+        for link in (link for link in found.layer.links if link.source == name):
+            copies = [
+                np.array([np.max(tie.seen_by(np.asarray(c.edges(i)))) for i in range(len(c))])
+                for tie, c in zip(link.ties, found.cuts, strict=True)
+            ]
+            sent = Choices._joined([c[:, None] for c in copies])
+            full[:, AXONS_OUT] += full[:, NEURONS] * sent
         for term in readers:
             full[:, AXONS_OUT] += found.most(term)
         full[:, TOTAL] += full[:, AXONS_OUT] * self.prices.costs.axon_out_bytes
@@ -218,6 +252,13 @@ class Splitter:
         (left,) = np.nonzero(fits)
         cores = np.round(found.parts[left] + found.senders[left], 6)
         return int(left[np.lexsort((found.stored[left], found.messages[left], cores))[0]])
+
+
+def _same(one: Mapping[str, Grid], other: Mapping[str, Grid]) -> bool:
+    """Whether all layers are cut alike."""
+    return all(
+        all(map(np.array_equal, grid.edges, other[name].edges)) for name, grid in one.items()
+    )
 
 
 @dataclass(frozen=True, eq=False)

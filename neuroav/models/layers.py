@@ -1,15 +1,14 @@
 """Layers of a time-first spiking network: tensors are (T, B, ...), T steps of B samples.
 
 Everything the compiler can trace is here or in ``torch.nn``: stateless ``torch.nn`` layers inside
-``PerStep``, neurons as ``Lif``, and the few joins below.
+``PerStep``, neurons as ``Lif``, and the few joins below; what has a memory besides is in
+``neuroav.models.memory``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from norse.torch.functional.lif_box import (
     LIFBoxFeedForwardState,
@@ -20,38 +19,37 @@ from norse.torch.functional.reset import reset_value
 from torch import nn
 
 from neuroav.models.fused import StepConstants, lif
+from neuroav.models.memory import BatchFirst, Delay, Li, RecurrentLif, Steps, TimeLast, WholeSample
+from neuroav.models.parameters import SURROGATES, LifParameters
 
-SURROGATES = ("super", "tanh", "triangle", "heavi_erfc", "circ")
+__all__ = [
+    "SURROGATES",
+    "Add",
+    "BatchFirst",
+    "Concat",
+    "Delay",
+    "Gain",
+    "HeadSum",
+    "Li",
+    "Lif",
+    "LifParameters",
+    "MaskAttention",
+    "MeanProduct",
+    "Multiply",
+    "PerStep",
+    "RecurrentLif",
+    "SpatialAttention",
+    "SpatialMean",
+    "Steps",
+    "TemporalAttention",
+    "TimeLast",
+    "TimeMean",
+    "TimeWeightedSum",
+    "WholeSample",
+]
 
 
-@dataclass(frozen=True)
-class LifParameters:
-    """Parameters of one layer of neurons, in seconds and membrane units.
-
-    tau_mem_s: membrane time constant; dt_s: length of a step; surrogate, alpha: Norse's threshold
-    method and its width ('tanh' with alpha 2 is sech^2(2 (v - v_threshold)), S-CMRL's own);
-    detach_reset: stop the gradient through the reset (Norse does not); detach_state: let no
-    gradient cross from one step to the next; inclusive: spike at the threshold too, v' >= v_th
-    (as the next smaller float32 in Norse's v' > v_th).
-    """
-
-    tau_mem_s: float = 2e-3
-    dt_s: float = 1e-3
-    v_threshold: float = 1.0
-    surrogate: str = "tanh"
-    alpha: float = 2.0
-    detach_reset: bool = False
-    detach_state: bool = False
-    inclusive: bool = False
-
-    @property
-    def norse_threshold(self) -> float:
-        """v_th of Norse's strict comparison."""
-        below = np.nextafter(np.float32(self.v_threshold), np.float32(-np.inf))
-        return float(below) if self.inclusive else self.v_threshold
-
-
-def _reset_detached(z, v, v_reset, v_th):
+def reset_detached(z, v, v_reset, v_th):
     return reset_value(z.detach(), v, v_reset, v_th)
 
 
@@ -71,7 +69,7 @@ class Lif(nn.Module):
             v_th=torch.tensor(p.norse_threshold),
             method=p.surrogate,
             alpha=p.alpha,
-            reset_method=_reset_detached if p.detach_reset else reset_value,
+            reset_method=reset_detached if p.detach_reset else reset_value,
         )
 
     @property

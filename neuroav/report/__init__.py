@@ -1,6 +1,7 @@
 """Reports: accuracy, events, energy and latency of deployments as JSON, Markdown and one HTML page.
 
-``write_report`` is all there is to call. ``report.json`` of one file priced once is the report
+``write_report`` is what to call for files, ``report_samples`` for one deployment on samples at
+hand. ``report.json`` of one file priced once is the report
 itself; of several files or profiles it is ``{"reports": [...]}``.
 """
 
@@ -11,16 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError
 from neuroav.files import written_whole
 from neuroav.hardware import load_profile
 from neuroav.report.build import report_object
 from neuroav.report.format import labels
-from neuroav.report.measure import measure
+from neuroav.report.measure import measure, measure_samples
 from neuroav.report.render import Group, html_page, markdown
-from neuroav.simulate import Progress
+from neuroav.simulate import Progress, Samples
 
-__all__ = ["write_report"]
+__all__ = ["report_samples", "write_report"]
 
 
 def write_report(
@@ -42,11 +44,9 @@ def write_report(
     Nothing is written unless everything could be made. Raises ConfigError, FileFormatError,
     ProfileError, DataError, MissingDependency.
     """
-    out, names = Path(out), list(dict.fromkeys(map(str, paths)))
+    out, names = _folder(out), list(dict.fromkeys(map(str, paths)))
     if not names:
         raise ConfigError("no file to report on: give one or more FILE.nav")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out}: is a file, the report needs a folder; choose another --out")
     prices = [load_profile(name) for name in dict.fromkeys(profiles)]
     groups = []
     for name, label in zip(names, labels(names), strict=True):
@@ -61,6 +61,35 @@ def write_report(
             progress=progress,
         )
         groups.append(Group(run, [report_object(run, placed) for placed in run.placed]))
+    return _write(groups, out)
+
+
+def report_samples(
+    deployment: Deployment,
+    data: Samples,
+    *,
+    out: Path,
+    label: str,
+    profiles: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the report of one deployment on ``data``; label: what it is called there.
+
+    All else as for ``write_report``.
+    """
+    out, prices = _folder(out), [load_profile(name) for name in dict.fromkeys(profiles)]
+    run = measure_samples(deployment, data, label, profiles=prices, progress=progress)
+    return _write([Group(run, [report_object(run, placed) for placed in run.placed])], out)
+
+
+def _folder(out: Path) -> Path:
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ConfigError(f"{out}: is a file, the report needs a folder; choose another name")
+    return Path(out)
+
+
+def _write(groups: Sequence[Group], out: Path) -> dict[str, Any]:
+    """Write the three pages about ``groups`` into ``out``; return what ``write_report`` returns."""
     reports = [report for group in groups for report in group.reports]
     found = reports[0] if len(reports) == 1 else {"reports": reports}
     pages = {

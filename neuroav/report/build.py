@@ -20,6 +20,7 @@ from neuroav.hardware import Profile
 from neuroav.report.comparisons import baseline_rows, break_evens, published_sets
 from neuroav.report.measure import BACKEND, Measured, Placed
 from neuroav.report.on_chip import layer_traffic, placement_object, state_bytes, traffic
+from neuroav.simulate import UNKNOWN, accuracy
 from neuroav.synapses import synapse_count
 
 LEFT_OUT = {
@@ -101,25 +102,30 @@ def _left_out(run: Measured, placed: Placed) -> dict[str, str]:
 
 # --- accuracy ---------------------------------------------------------------------------------
 def _accuracy(run: Measured) -> dict[str, Any]:
-    floating = run.real.predictions == run.labels
-    deployed = run.outcome.predictions == run.labels
-    total = len(run.labels)
+    known = run.labels != UNKNOWN
+    floating, deployed = (
+        (side.predictions == run.labels)[known] for side in (run.real, run.outcome)
+    )
+    total = int(known.sum())
     return {
-        "float": float(floating.mean()),
-        "deployed": float(deployed.mean()),
+        "float": accuracy(run.real.predictions, run.labels),
+        "deployed": accuracy(run.outcome.predictions, run.labels),
         "agreement": float((run.real.predictions == run.outcome.predictions).mean()),
-        "samples": total,
+        "samples": len(run.labels),
+        "labelled": total,
         "zero_shot": run.zero_shot,
         "interval_95": {
-            "float": wilson(int(floating.sum()), total),
-            "deployed": wilson(int(deployed.sum()), total),
+            "float": wilson(int(floating.sum()), total) if total else None,
+            "deployed": wilson(int(deployed.sum()), total) if total else None,
         },
         "correct": {
             "both": int((floating & deployed).sum()),
             "float_only": int((floating & ~deployed).sum()),
             "deployed_only": int((~floating & deployed).sum()),
             "neither": int((~floating & ~deployed).sum()),
-        },
+        }
+        if total
+        else None,
     }
 
 
@@ -132,11 +138,14 @@ def wilson(successes: int, total: int) -> list[float]:
     return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
-def _confusion(run: Measured) -> list[list[int]]:
-    """Return counts [true class][class the deployed network gave]."""
+def _confusion(run: Measured) -> list[list[int]] | None:
+    """Return counts [true class][class the deployed network gave], None without any label."""
+    known = run.labels != UNKNOWN
+    if not known.any():
+        return None
     size = len(run.deployment.classes)
     matrix = np.zeros((size, size), np.int64)
-    np.add.at(matrix, (run.labels, run.outcome.predictions), 1)
+    np.add.at(matrix, (run.labels[known], run.outcome.predictions[known]), 1)
     return matrix.tolist()
 
 

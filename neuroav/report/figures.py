@@ -145,8 +145,11 @@ class Chart:
     rows: tuple[Row, ...]
 
 
-def accuracy_chart(accuracy: Mapping[str, Any]) -> Chart:
-    """Return float and deployed accuracy with their 95 % intervals, on an axis cut to fit."""
+def accuracy_chart(accuracy: Mapping[str, Any]) -> Chart | None:
+    """Return float and deployed accuracy with their 95 % intervals, on an axis cut to fit; None
+    where no sample has a label."""
+    if not accuracy["labelled"]:
+        return None
     lowest = min(low for low, _ in accuracy["interval_95"].values())
     start = max(0.0, math.floor(lowest * 10 - 0.2) / 10)
     step = next(s for s in (0.02, 0.05, 0.1, 0.2, 0.25) if (1 - start) / s <= 5)

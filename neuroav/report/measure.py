@@ -21,6 +21,7 @@ from neuroav.neurobench import NeuroBenchCounter
 from neuroav.placement import Placement
 from neuroav.sim import fast, real
 from neuroav.simulate import (
+    UNKNOWN,
     Outcome,
     Progress,
     Samples,
@@ -53,7 +54,10 @@ class FloatSide:
 
 @dataclass(frozen=True, eq=False)
 class ShownSample:
-    """One sample in full: outputs (steps, *shape) of every population, raw events if there are."""
+    """One sample in full: outputs (steps, *shape) of every population, raw events if there are.
+
+    label: its class, -1 where that is unknown.
+    """
 
     index: int
     label: int
@@ -113,11 +117,23 @@ def measure(
         data_root=data_root,
         progress=progress,
     )
+    return measure_samples(deployment, data, label, profiles=profiles, progress=progress)
+
+
+def measure_samples(
+    deployment: Deployment,
+    data: Samples,
+    label: str,
+    *,
+    profiles: Sequence[Profile] = (),
+    progress: Progress | None = None,
+) -> Measured:
+    """Place a deployment on every profile and run both networks on ``data``; as ``measure``."""
     _check_labels(deployment, data, label)
     graph = deployment.integer
     values = graph.steps * sum(p.neurons for p in graph.populations.values())
     targets = list(profiles) or [deployment.profile]
-    seats = _place(deployment, targets, data)
+    seats = placements(deployment, targets, data.inputs)
     counters = [LoadCounter(graph, seat) if isinstance(seat, Placement) else None for seat in seats]
     bench = NeuroBenchCounter(graph, deployment.profile.arithmetic)
     outcome = run_backend(
@@ -149,14 +165,15 @@ def measure(
     )
 
 
-def _place(
-    deployment: Deployment, targets: Sequence[Profile], data: Samples
+def placements(
+    deployment: Deployment, targets: Sequence[Profile], inputs: Mapping[str, np.ndarray]
 ) -> list[Placement | str]:
     """Return the placement on every target, or why there is none.
 
-    The file's own holds where a target is the one it was compiled for.
+    The file's own holds where a target is the one it was compiled for; others are made from the
+    traffic of the first of ``inputs``.
     """
-    first = {n: v[:TRAFFIC_SAMPLES] for n, v in data.inputs.items()}
+    first = {n: v[:TRAFFIC_SAMPLES] for n, v in inputs.items()}
     messages: dict[str, np.ndarray] = {}
     found: list[Placement | str] = []
     for target in targets:
@@ -191,10 +208,11 @@ def _check_labels(deployment: Deployment, data: Samples, where: str) -> None:
             "scores; export it again"
         )
     low, high = int(data.labels.min()), int(data.labels.max())
-    if low < 0 or high >= classes:
+    if low < UNKNOWN or high >= classes:
         raise DataError(
             f"{where}: labels of split {data.split!r} span {low}..{high}, the network's "
-            f"{classes} classes allow 0..{classes - 1}; choose the data it was trained on"
+            f"{classes} classes allow 0..{classes - 1}, and -1 for unknown; choose the data it was "
+            "trained on"
         )
 
 

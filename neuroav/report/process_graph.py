@@ -2,7 +2,8 @@
 
 Rows run down the page. A connection that passes rows takes a place in each of them, so that it runs
 between the boxes, and every row is ordered so that few connections cross (Sugiyama, Tagawa and
-Toda, IEEE Trans. SMC 11, 1981: medians of the neighbours, down and up in turn).
+Toda, IEEE Trans. SMC 11, 1981: medians of the neighbours, down and up in turn). What closes a loop
+runs up, to the right of the middle of its boxes, or around the right side of its own box.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ SWEEPS = 8
 LETTERS = 17  # of the small line that fit a box
 
 Item = str | tuple[str, str, int]  # a population, or the place of a connection in a row
+Chain = list[Item]  # a connection from its upper box to its lower one
 
 
 @dataclass(frozen=True)
@@ -36,66 +38,101 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Link:
+    """All synapses from one population to another; late: none brings the present frame."""
+
+    source: str
+    target: str
+    late: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """An SVG path; its title says what it joins where messages come frames late."""
+
+    path: str
+    style: str
+    title: str = ""
+
+
+@dataclass(frozen=True)
 class Drawing:
     width: float
     height: float
     box: tuple[float, float]
     boxes: tuple[Box, ...]
-    paths: tuple[tuple[str, str], ...]  # SVG path, style
+    paths: tuple[Line, ...]
     inputs: tuple[str, ...]  # those with a style of their own
 
 
 def draw(graph: ig.IntGraph, layers: Mapping[str, Mapping[str, Any]]) -> Drawing:
     """Return the drawing of an integer graph; layers: the report's layers by name."""
-    rows = _rows(graph)
-    _order(rows, _neighbours(graph, rows))
+    depth, links = _depths(graph), _links(graph)
+    rows = _rows(graph, links, depth)
+    _order(rows, _neighbours(rows, [_chain(link, depth) for link in links]))
+    for link in links:
+        if link.source == link.target:  # place beside the box for the way back to it
+            row = rows[depth[link.source]]
+            row.insert(row.index(link.source) + 1, (*_pair(link), depth[link.source]))
     places, width = _places(rows)
     styles = _styles(graph, layers)
     boxes = tuple(_box(places[n], layers[n], styles[n]) for n in graph.order)
-    paths = tuple(
-        (_path(places, _chain(source, name, _depths(graph))), styles[source])
-        for name in graph.order
-        for source in dict.fromkeys(p.source for p in graph.populations[name].projections)
-    )
+    lines = tuple(_line(link, places, depth, styles[link.source]) for link in links)
     height = (len(rows) - 1) * ROW + HEIGHT
-    return Drawing(width, height, (BOX, HEIGHT), boxes, paths, tuple(sorted(graph.inputs)[:2]))
+    if any(depth[a] == depth[b] for a, b in map(_pair, links) if a != b):
+        height += ROW - HEIGHT  # a way between two boxes of the lowest row runs below them
+    return Drawing(width, height, (BOX, HEIGHT), boxes, lines, tuple(sorted(graph.inputs)[:2]))
+
+
+def _links(graph: ig.IntGraph) -> list[Link]:
+    """Return the connections in execution order of what they reach."""
+    lags: dict[tuple[str, str], list[int]] = {}
+    for name in graph.order:
+        for p in graph.populations[name].projections:
+            lags.setdefault((p.source, name), []).append(p.lag)
+    return [Link(*pair, min(found) > 0) for pair, found in lags.items()]
+
+
+def _pair(link: Link) -> tuple[str, str]:
+    return link.source, link.target
 
 
 def _depths(graph: ig.IntGraph) -> dict[str, int]:
-    """Return how many connections the longest way from an input has."""
+    """Return how many connections the longest way from an input has, loops aside."""
     depth: dict[str, int] = {}
     for name in graph.order:
-        sources = graph.populations[name].projections
-        depth[name] = max((1 + depth[p.source] for p in sources), default=0)
+        sources = {p.source for p in graph.populations[name].projections}
+        # a source that comes later in the order closes a loop
+        depth[name] = max((1 + depth[s] for s in sources if s in depth), default=0)
     return depth
 
 
-def _chain(source: str, target: str, depth: Mapping[str, int]) -> list[Item]:
-    """Return a connection as its source, its places in the rows between, and its target."""
-    between = range(depth[source] + 1, depth[target])
-    return [source, *((source, target, row) for row in between), target]
+def _chain(link: Link, depth: Mapping[str, int]) -> Chain:
+    """Return a connection as its upper box, its places in the rows between, and its lower box."""
+    upper, lower = sorted(_pair(link), key=depth.__getitem__)
+    between = range(depth[upper] + 1, depth[lower])
+    return [upper, *((*_pair(link), row) for row in between), lower]
 
 
-def _rows(graph: ig.IntGraph) -> list[list[Item]]:
-    depth = _depths(graph)
+def _rows(graph: ig.IntGraph, links: list[Link], depth: Mapping[str, int]) -> list[list[Item]]:
     rows: list[list[Item]] = [[] for _ in range(max(depth.values()) + 1)]
     for name in graph.order:
         rows[depth[name]].append(name)
-        for source in dict.fromkeys(p.source for p in graph.populations[name].projections):
-            for item in _chain(source, name, depth)[1:-1]:
-                rows[item[2]].append(item)  # type: ignore[index]
+        for link in links:
+            if link.target == name:
+                for item in _chain(link, depth)[1:-1]:
+                    rows[item[2]].append(item)  # type: ignore[index]
     return rows
 
 
-def _neighbours(graph: ig.IntGraph, rows: list[list[Item]]) -> tuple[dict, dict]:
+def _neighbours(rows: list[list[Item]], chains: list[Chain]) -> tuple[dict, dict]:
     """Return above and below: every item's neighbours in the row before and after."""
     above: dict[Item, list[Item]] = {item: [] for row in rows for item in row}
     below: dict[Item, list[Item]] = {item: [] for row in rows for item in row}
-    depth = _depths(graph)
-    for name in graph.order:
-        for source in dict.fromkeys(p.source for p in graph.populations[name].projections):
-            chain = _chain(source, name, depth)
-            for upper, lower in pairwise(chain):
+    number = {item: n for n, row in enumerate(rows) for item in row}
+    for chain in chains:
+        for upper, lower in pairwise(chain):
+            if number[upper] < number[lower]:
                 above[lower].append(upper)
                 below[upper].append(lower)
     return above, below
@@ -135,12 +172,46 @@ def _places(rows: list[list[Item]]) -> tuple[dict[Item, tuple[float, float]], fl
     return places, widest
 
 
-def _path(places: Mapping[Item, tuple[float, float]], chain: list[Item]) -> str:
-    """Return the SVG path of a connection: a curve between rows, straight along a row's height."""
-    x, y = places[chain[0]]
+def _line(
+    link: Link, places: Mapping[Item, tuple[float, float]], depth: Mapping[str, int], style: str
+) -> Line:
+    """Return a connection as it is drawn."""
+    back = depth[link.source] >= depth[link.target]
+    if link.source == link.target:
+        path = _around(*places[link.source])
+    elif depth[link.source] == depth[link.target]:
+        path = _below(places[link.source], places[link.target])
+    else:
+        path = _path(places, _chain(link, depth), BOX / 4 if back else 0.0)
+    if not link.late:
+        return Line(path, style)
+    own = "itself" if link.source == link.target else link.source
+    return Line(path, f"{style} late", f"{link.target} reads {own}, frames late")
+
+
+def _around(x: float, y: float) -> str:
+    """Return the way from a box around its right side back to it."""
+    side, out = x + BOX / 2, x + BOX / 2 + GAP + LANE
+    low, high = y + 0.75 * HEIGHT, y + 0.25 * HEIGHT
+    return f"M{side:.1f} {low:.1f}C{out:.1f} {low:.1f} {out:.1f} {high:.1f} {side:.1f} {high:.1f}"
+
+
+def _below(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """Return the way between two boxes of one row."""
+    (a, y), b = start, end[0]
+    edge, deep = y + HEIGHT, y + ROW
+    return f"M{a:.1f} {edge:.1f}C{a:.1f} {deep:.1f} {b:.1f} {deep:.1f} {b:.1f} {edge:.1f}"
+
+
+def _path(places: Mapping[Item, tuple[float, float]], chain: Chain, aside: float) -> str:
+    """Return the SVG path of a connection: a curve between rows, straight along a row's height.
+
+    aside: how far from the middle of a box it starts and ends.
+    """
+    moved = [(places[i][0] + aside * isinstance(i, str), places[i][1]) for i in chain]
+    x, y = moved[0]
     path = f"M{x:.1f} {y + HEIGHT:.1f}"
-    for item in chain[1:]:
-        to_x, to_y = places[item]
+    for item, (to_x, to_y) in zip(chain[1:], moved[1:], strict=True):
         half = (ROW - HEIGHT) / 2
         path += f"C{x:.1f} {to_y - half:.1f} {to_x:.1f} {to_y - half:.1f} {to_x:.1f} {to_y:.1f}"
         if not isinstance(item, str):

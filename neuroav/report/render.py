@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from neuroav.report import chip, curves, figures, process_graph, sample, tables
 from neuroav.report import format as fmt
 from neuroav.report.measure import Measured
+from neuroav.simulate import GIVEN
 
 # of the rows of ``baselines`` those that are drawn
 SHOWN_BASELINES = ("snn_int8", "snn_int8_7nm", "int8_ann_one_pass", "int8_ann_one_pass_7nm",
@@ -34,7 +35,7 @@ class Group:
         return self.reports[0]
 
     @cached_property
-    def accuracy_chart(self) -> figures.Chart:
+    def accuracy_chart(self) -> figures.Chart | None:
         return figures.accuracy_chart(self.first["accuracy"])
 
     @cached_property
@@ -73,6 +74,11 @@ class Group:
     @property
     def show_confusion(self) -> bool:
         return len(self.first["classes"]) <= MAX_CONFUSION
+
+    @property
+    def split(self) -> str:
+        """The word for its samples before ``samples``: ``test ``, nothing for those of a caller."""
+        return "" if self.run.split == GIVEN else f"{self.run.split} "
 
 
 def html_page(groups: Sequence[Group]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from neuroav import integer as ig
 from neuroav.report.format import count, percent
 from neuroav.report.measure import Measured
+from neuroav.simulate import UNKNOWN
 
 MAX_RASTERS = 12
 MAX_FRAMES = 16
@@ -255,7 +256,8 @@ def scores(
 ) -> Scores:
     """Return deployed class scores over steps and the float network's final ones.
 
-    outputs: (steps, classes) integers worth ``scale`` each; floating: (classes,).
+    outputs: (steps, classes) integers worth ``scale`` each; floating: (classes,). label: the true
+    class, or -1.
     """
     values = outputs.reshape(len(outputs), -1) * (scale[0] / scale[1])
     low = min(float(values.min()), float(floating.min()), 0.0)
@@ -266,8 +268,9 @@ def scores(
         return round(100 - 100 * (value - low) / span, 2)
 
     chosen = int(values[-1].argmax())
+    answer = "answer" if label == UNKNOWN else "wrong"
     roles = [
-        "true" if c == label else "wrong" if c == chosen else "other" for c in range(len(classes))
+        "true" if c == label else answer if c == chosen else "other" for c in range(len(classes))
     ]
     order = sorted(range(len(classes)), key=lambda c: (roles[c] != "other", c == label))
     width = max(len(values) - 1, 1)

@@ -79,13 +79,28 @@ class Synapses:
 
     def apply(self, messages: Messages, dtype: torch.dtype) -> torch.Tensor:
         """Return the synaptic sums (T, B, *target), as ``dtype``."""
-        p, x = self.projection, messages.value.to(dtype)
+        x = messages.value.to(dtype)
         if self.events and self.events.pay(messages.density):
-            return self.events.apply(x, self.target)
+            return self._late(self.events.apply(x, self.target))
+        return self._late(self.whole(x))
+
+    def _late(self, sums: torch.Tensor) -> torch.Tensor:
+        """Return the sums in the frames that the projection's lag brings them to."""
+        lag = self.projection.lag
+        if not lag:
+            return sums
+        late = sums.new_zeros(sums.shape)
+        late[lag:] = sums[: len(sums) - lag] if lag < len(sums) else 0
+        return late
+
+    def whole(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the synaptic sums of messages (T, B, *source), frame by frame, by one product."""
+        p, dtype = self.projection, x.dtype
         if isinstance(p, ig.IntDense):
             return x.flatten(2) @ self._kernel(p, dtype).T
         if isinstance(p, ig.IntIdentity):
-            return x if p.weight == 1 else x * p.weight
+            y = x if p.weight == 1 else x * p.weight
+            return y.reshape(*x.shape[:2], *self.target)
         if isinstance(p, ig.IntSpatialSum):
             return x.sum(dim=(-2, -1))
         if isinstance(p, ig.IntSpread):
@@ -98,14 +113,20 @@ class Synapses:
         if isinstance(p, ig.IntPool):
             y = _window_sums(flat, p, self.target[1:])
         else:
-            assert isinstance(p, ig.IntConv2d)
-            kernel = self._kernel(p, dtype)
+            assert isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d))
+            kernel, form = self._kernel(p, dtype), (p.stride, p.padding)
             cudnn = import_torch().backends.cudnn
             with cudnn.flags(enabled=False) if flat.is_cuda else nullcontext():
-                y = functional.conv2d(flat, kernel, None, p.stride, p.padding, p.dilation, p.groups)
+                if isinstance(p, ig.IntConv2d):
+                    y = functional.conv2d(flat, kernel, None, *form, p.dilation, p.groups)
+                else:
+                    rest = (p.output_padding, p.groups, p.dilation)
+                    y = functional.conv_transpose2d(flat, kernel, None, *form, *rest)
         return y.unflatten(0, x.shape[:2])
 
-    def _kernel(self, p: ig.IntConv2d | ig.IntDense, dtype: torch.dtype) -> torch.Tensor:
+    def _kernel(
+        self, p: ig.IntConv2d | ig.IntConvTranspose2d | ig.IntDense, dtype: torch.dtype
+    ) -> torch.Tensor:
         if dtype not in self._kernels:
             weight = import_torch().from_numpy(p.weight.astype(np.float64))
             self._kernels[dtype] = weight.to(self._device, dtype)

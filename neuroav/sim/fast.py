@@ -22,6 +22,7 @@ from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError
 from neuroav.memory import kept_memory
 from neuroav.sim.currents import Messages, import_loops
+from neuroav.sim.loops import run_loop
 from neuroav.sim.populations import Layer
 from neuroav.sim.real import import_torch
 from neuroav.sim.trace import Progress, Trace, batches
@@ -159,27 +160,36 @@ def _run_batch(
     """
     from_numpy = import_torch().from_numpy
     sent: dict[str, Messages] = {}
-    outputs, voltages, last = {}, {}, _last_readers(graph)
-    for name in graph.order:
-        if name in part:
+    outputs: dict[str, np.ndarray] = {}
+    voltages: dict[str, np.ndarray] = {}
+    last = _last_readers(graph)
+    like = from_numpy(np.zeros((graph.steps, len(next(iter(part.values()))), 0))).to(device)
+    for group in graph.groups:
+        if graph.loops(group):
+            found, seen = run_loop({n: layers[n] for n in group}, sent, like, states)
+            sent |= found
+            voltages |= {n: _record(v) for n, v in seen.items()}
+        elif (name := group[0]) in part:
             value = from_numpy(np.moveaxis(part[name], 1, 0).astype(np.float32)).to(device)
             sent[name] = Messages(value, largest[name])
         else:
-            sent[name], voltage = layers[name].output(sent, states)
+            sent[name], voltage = layers[name].output(sent, like, states)
             if voltage is not None:
                 voltages[name] = _record(voltage)
-        outputs[name] = _record(sent[name].value)
-        for done in last.get(name, ()):
+        outputs |= {n: _record(sent[n].value) for n in group}
+        for done in last.get(group, ()):
             del sent[done]
-    return outputs, voltages
+    return {name: outputs[name] for name in graph.order}, voltages
 
 
-def _last_readers(graph: ig.IntGraph) -> dict[str, list[str]]:
-    """Return by population the sources that nothing after it reads, itself if nothing does."""
-    last = {name: name for name in graph.order}
-    for name in graph.order:
-        last |= {p.source: name for p in graph.populations[name].projections}
-    found: dict[str, list[str]] = {}
+def _last_readers(graph: ig.IntGraph) -> dict[tuple[str, ...], list[str]]:
+    """Return by group the sources that nothing after it reads, its own if nothing does."""
+    group_of = {name: group for group in graph.groups for name in group}
+    last = dict(group_of)
+    for group in graph.groups:
+        for name in group:
+            last |= {p.source: group for p in graph.populations[name].projections}
+    found: dict[tuple[str, ...], list[str]] = {}
     for source, reader in last.items():
         found.setdefault(reader, []).append(source)
     return found

@@ -36,15 +36,15 @@ class Layer:
         self._constants: dict[torch.dtype, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def output(
-        self, sent: Mapping[str, Messages], states: bool
+        self, sent: Mapping[str, Messages], like: torch.Tensor, states: bool
     ) -> tuple[Messages, torch.Tensor | None]:
         """Return what the population sends in all steps, and its voltages (T, B, *shape) or None.
 
-        Raises OutOfRange.
+        like: (T, B, ...) on the device to use. Raises OutOfRange.
         """
         bounds, voltage = self.bounds(sent), None
         if isinstance(self.pop, ig.IntLif):
-            value, voltage = self._lif(sent, bounds[0], states)
+            value, voltage = self._lif(sent, bounds[0], like, states)
         else:
             sums = [self.current(sent, bound, port) for port, bound in enumerate(bounds)]
             value = self.neurons(sums, bounds)
@@ -60,12 +60,12 @@ class Layer:
 
     def current(self, sent: Mapping[str, Messages], bound: int, port: int = 0) -> torch.Tensor:
         """Return the synaptic sum of every step at a port, (T, B, *shape) float32 or float64."""
-        dtype = self._dtype(bound)
+        dtype = self.dtype(bound)
         mine = [s for s in self.synapses if s.projection.port == port]
         parts = [s.apply(sent[s.source], dtype) for s in mine]
         return sum(parts[1:], parts[0])
 
-    def _dtype(self, bound: int) -> torch.dtype:
+    def dtype(self, bound: int) -> torch.dtype:
         """Return a dtype that holds every sum up to ``bound``; OutOfRange where none does."""
         if bound >= 1 << 53:
             raise OutOfRange(f"{self.name}: synaptic sums up to {bound} cannot be held exactly")
@@ -94,10 +94,31 @@ class Layer:
         if isinstance(self.pop, ig.IntSum):
             return self._check(a, bound, payload, "the graded message")
         assert isinstance(self.pop, ig.IntReadout)
+        if self.pop.leaky:
+            return self.leaky_readout(a, None)[0]
         bias = import_torch().from_numpy(self.pop.bias.astype(np.float64)).to(a.device)
         v = (a.to(bias.dtype) + bias).cumsum(0)
         bound = len(a) * (bound + int(np.abs(self.pop.bias).max(initial=0)))
         return self._check(v, bound, payload, "the readout accumulator")
+
+    def leaky_readout(self, a: torch.Tensor, state):
+        """Return what leaky accumulators hold at every step, (T, B, *shape), and their state.
+
+        a: synaptic sums; float64 comes out. state: (u, v) as returned, None before the first frame.
+        """
+        torch, pop = import_torch(), self.pop
+        assert isinstance(pop, ig.IntReadout)
+        one, limit = 1 << self.arith.decay_bits, (1 << (self.arith.payload_bits - 1)) - 1
+        keep_u = 0.0 if pop.decay_u is None else (one - pop.decay_u - 1) / one
+        keep_v, found = (one - pop.decay_v) / one, a.new_empty(a.shape, dtype=torch.float64)
+        bias = torch.from_numpy(pop.bias.astype(np.float64)).to(a.device)
+        u, v = state or (torch.zeros_like(found[0]), torch.zeros_like(found[0]))
+        for t, current in enumerate(a.double()):
+            u = (u * keep_u).trunc() + current * (1 << pop.input_shift) + bias
+            self._check(u, np.inf, limit, "the readout's current")
+            v = (v * keep_v).trunc() + u
+            found[t] = self._check(v, np.inf, limit, "the readout accumulator")
+        return found, (u, v)
 
     def _product(self, sums: list[torch.Tensor], bounds: list[int], payload: int) -> torch.Tensor:
         """Return the messages of ``IntProduct``; float64 unless the bound proves float32 exact.
@@ -150,47 +171,107 @@ class Layer:
                 f"-{limit}..{limit}; use fewer weight bits or smaller input counts for this layer"
             )
 
-    def _lif(self, sent: Mapping[str, Messages], bound: int, states: bool):
+    def _lif(self, sent: Mapping[str, Messages], bound: int, like: torch.Tensor, states: bool):
         """Integer LIF over all steps: ``fixed.lif_step`` on whole numbers in floating point."""
-        torch = import_torch()
-        pop, arith = self.pop, self.arith
+        neurons = self.neuron_arrays(like, bound, states)
+        spikes, voltages = (x.unflatten(2, self.pop.shape) for x in neurons[:2])
+        if not self.synapses:
+            silence = like.new_zeros((*like.shape[:2], self.pop.neurons), dtype=neurons[3].dtype)
+            extremes, _ = self.steps(silence, neurons, None)
+        elif self.plain:
+            extremes = self._advance(sent, bound, neurons)
+        else:
+            a = self.current(sent, bound).to(neurons[1].dtype).contiguous().flatten(2)
+            extremes, _ = self.steps(a, neurons, None)
+        self.refuse_extremes(extremes)
+        return spikes, voltages if states else None
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether all neurons have the same decays and reset to 0, as a compiled loop needs."""
+        pop = self.pop
         assert isinstance(pop, ig.IntLif)
-        one, shift = 1 << arith.decay_bits, 1 << arith.input_shift
-        keep_u, keep_v = (one - pop.decay_u - 1) / one, (one - pop.decay_v) / one
-        like = next(iter(sent.values())).value
-        shape, device = (*like.shape[:2], *pop.shape), like.device
-        bound_u = _geometric(bound * shift, keep_u, len(like))
-        bound_v = _geometric(bound_u + self._largest_bias, keep_v, len(like))
-        simple = all(k == 0 or frexp(k)[0] == 0.5 for k in (keep_u, keep_v))
+        return pop.reset == "zero" and np.ndim(pop.decay_u) == 0 and np.ndim(pop.decay_v) == 0
+
+    def neuron_arrays(self, like: torch.Tensor, bound: int, states: bool) -> tuple:
+        """Return what ``lif_frames`` takes after the sums, for sums of at most ``bound``.
+
+        like: (T, B, ...). Spikes and voltages are (T, B, neurons), the voltages empty unless
+        ``states``; their dtype is the state's.
+        """
+        torch = import_torch()
+        assert isinstance(self.pop, ig.IntLif)
+        keep_u, keep_v = kept(self.pop, self.arith)
+        bound_u, bound_v = self._state_bounds(bound, len(like))
+        simple = self.plain and all(k == 0 or frexp(k)[0] == 0.5 for k in (keep_u, keep_v))
         dtype = torch.float32 if simple and bound_v < 1 << 24 else torch.float64
-        limit_u = (1 << (arith.current_bits - 1)) - 1
-        limit_v = (1 << (arith.voltage_bits - 1)) - 1
+        shape, device = (*like.shape[:2], self.pop.neurons), like.device
         spikes = torch.empty(shape, dtype=torch.float32, device=device)
-        voltages = torch.empty(shape if states else (0, 0, 0), dtype=dtype, device=device)
-        neurons = (
-            spikes.flatten(2),
-            voltages.flatten(2),
+        none = (0, 0, self.pop.neurons)
+        voltages = torch.empty(shape if states else none, dtype=dtype, device=device)
+        limit_u, limit_v = self._limits
+        return (
+            spikes,
+            voltages,
             *self._bias_and_threshold(dtype, device),
             keep_u,
             keep_v,
-            shift,
+            1 << self.arith.input_shift,
             states,
             bound_u > limit_u or bound_v > limit_v,
         )
-        extremes = self._advance(sent, bound, dtype, neurons)
+
+    @property
+    def _limits(self) -> tuple[int, int]:
+        return tuple(  # type: ignore[return-value]
+            (1 << (bits - 1)) - 1 for bits in (self.arith.current_bits, self.arith.voltage_bits)
+        )
+
+    def refuse_extremes(self, extremes) -> None:
+        """Raise OutOfRange unless currents and voltages lie in their registers."""
+        limit_u, limit_v = self._limits
         self._refuse(extremes[0], extremes[1], limit_u, "the synaptic current")
         self._refuse(extremes[2], extremes[3], limit_v, "the membrane voltage")
-        return spikes, voltages if states else None
 
-    def _advance(self, sent: Mapping[str, Messages], bound: int, dtype: torch.dtype, neurons):
+    def _advance(self, sent: Mapping[str, Messages], bound: int, neurons):
         """Fill the neurons' spikes; events of a single projection are added as they go."""
-        self._dtype(bound)  # refuses what not even float64 holds; a state is as wide as the sums
+        dtype = neurons[1].dtype
+        self.dtype(bound)  # refuses what not even float64 holds; a state is as wide as the sums
         first = self.synapses[0] if len(self.synapses) == 1 else None
-        if first and first.events and first.events.pay(sent[first.source].density):
+        if (
+            first
+            and first.events
+            and not first.projection.lag
+            and first.events.pay(sent[first.source].density)
+        ):
             messages = sent[first.source].value.to(dtype)
             return lif_of_events(first.events.arguments(messages), neurons)
         a = self.current(sent, bound).to(dtype).contiguous().flatten(2)
         return (lif_compiled if a.device.type == "cpu" else lif_steps)(a, *neurons)
+
+    def _state_bounds(self, bound: int, steps: int) -> tuple[float, float]:
+        """Return the largest |u| and |v| that sums of at most ``bound`` give in so many steps."""
+        assert isinstance(self.pop, ig.IntLif)
+        keep_u, keep_v = (float(np.max(k)) for k in kept(self.pop, self.arith))
+        shift = 1 << self.arith.input_shift
+        bound_u = _geometric(bound * shift, keep_u, steps)
+        taken = int(np.max(self.pop.threshold, initial=0)) * shift  # by a reset that subtracts
+        taken = taken if self.pop.reset == "subtract" else 0
+        return bound_u, _geometric(bound_u + self._largest_bias + taken, keep_v, steps)
+
+    def steps(self, a: torch.Tensor, neurons, state):
+        """Advance leaky neurons of any kind; as ``lif_steps``, with their state in and out."""
+        assert isinstance(self.pop, ig.IntLif)
+        torch, keeps = import_torch(), []
+        for keep in kept(self.pop, self.arith):
+            wide = np.broadcast_to(keep, self.pop.shape).reshape(-1)
+            whole = torch.from_numpy(wide.astype(np.float64)).to(a.device, a.dtype)
+            keeps.append(whole if isinstance(keep, np.ndarray) else keep)
+        spikes, voltages, bias, threshold, _, _, gain, states, look = neurons
+        arrays = (a, spikes, voltages, bias, threshold)
+        subtract = self.pop.reset == "subtract"
+        numbers = (keeps[0], keeps[1], gain, states, look)
+        return lif_frames(*arrays, *numbers, state=state, subtract=subtract)
 
     @cached_property
     def _largest_bias(self) -> int:
@@ -232,14 +313,40 @@ def lif_compiled(a, spikes, voltages, bias, threshold, keep_u, keep_v, gain, sta
     return import_loops().lif(*arrays, real(keep_u), real(keep_v), real(gain), states, look)
 
 
-def lif_steps(a, spikes, voltages, bias, threshold, keep_u, keep_v, gain, states, look):
+def kept(pop: ig.IntLif, arith: Arithmetic) -> tuple[float | np.ndarray, float | np.ndarray]:
+    """Return what a step leaves of u and of v, one share or one per neuron."""
+    one = 1 << arith.decay_bits
+    found = ((one - pop.decay_u - 1) / one, (one - pop.decay_v) / one)
+    return tuple(float(k) if np.ndim(k) == 0 else k for k in found)  # type: ignore[return-value]
+
+
+def lif_steps(*arguments):
+    """As ``lif_frames`` from zeros, on any device; returns the extremes alone."""
+    return lif_frames(*arguments)[0]
+
+
+def lif_frames(
+    a,
+    spikes,
+    voltages,
+    bias,
+    threshold,
+    keep_u,
+    keep_v,
+    gain,
+    states,
+    look,
+    state=None,
+    subtract=False,
+):
     """Fill spikes (T, B, M), and voltages where ``states``, from the synaptic sums a (T, B, M).
 
-    bias, threshold: (M,). Whole numbers on any device. Returns the smallest and largest current and
-    voltage before the reset, zeros where not to ``look``.
+    bias, threshold: (M,); keep_u, keep_v: a number or (M,). Whole numbers on any device. state: (u,
+    v) before the first step, zeros for None. Returns the smallest and largest current and voltage
+    before the reset, zeros where not to ``look``; and the state after the last step.
     """
     torch = import_torch()
-    u, v = torch.zeros_like(a[0]), torch.zeros_like(a[0])
+    u, v = state or (torch.zeros_like(a[0]), torch.zeros_like(a[0]))
     low, high = a.new_zeros(2), a.new_zeros(2)
     for t in range(len(a)):
         u = u.mul_(keep_u).trunc_().add_(a[t], alpha=gain)
@@ -249,10 +356,13 @@ def lif_steps(a, spikes, voltages, bias, threshold, keep_u, keep_v, gain, states
             high = torch.maximum(high, torch.stack((u.max(), v.max())))
         fired = v > threshold
         spikes[t] = fired
-        v.masked_fill_(fired, 0)
+        if subtract:
+            v.sub_(fired * threshold)
+        else:
+            v.masked_fill_(fired, 0)
         if states:
             voltages[t] = v
-    return low[0], high[0], low[1], high[1]
+    return (low[0], high[0], low[1], high[1]), (u, v)
 
 
 def attention(

@@ -65,13 +65,75 @@ def run(
 def forward(graph: SpikingGraph, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the value of every node, (T, B, *shape); (1, B, *shape) after a mean over time."""
     values: dict[str, torch.Tensor] = {}
-    for name in graph.order:
+    for group in graph.groups:
+        if graph.loops(group):
+            _run_loop(graph, group, values, next(iter(inputs.values())))
+            continue
+        (name,) = group
         node = graph.nodes[name]
         if isinstance(node, rn.Input):
             values[name] = inputs[name]
         else:
             values[name] = evaluate(node, [values[s] for s in graph.inputs[name]], graph.dt_s)
     return values
+
+
+def _run_loop(graph: SpikingGraph, group, values: dict[str, torch.Tensor], like) -> None:
+    """Add the values of nodes that feed each other, frame by frame; ``like`` is (T, B, ...)."""
+    steps, states = len(like), dict[str, State]()
+    for name in group:
+        node = graph.nodes[name]
+        values[name] = like.new_zeros(*like.shape[:2], *graph.shapes[name])
+        if isinstance(node, NEURONS):
+            states[name] = rest(node, values[name][0])
+    for t in range(steps):
+        for name in group:
+            node, sources = graph.nodes[name], graph.inputs[name]
+            if isinstance(node, rn.Delay):
+                if t >= node.steps:
+                    values[name][t] = values[sources[0]][t - node.steps]
+            elif isinstance(node, NEURONS):
+                x = values[sources[0]][t]
+                values[name][t], states[name] = neuron_step(node, x, states[name], graph.dt_s)
+            else:
+                part = [values[s][t : t + 1] for s in sources]
+                values[name][t] = evaluate(node, part, graph.dt_s)[0]
+
+
+NEURONS = (rn.Lif, rn.If, rn.Li)
+State = tuple["torch.Tensor", "torch.Tensor"]  # membrane, synaptic current
+
+
+def rest(node: rn.Lif | rn.If | rn.Li, like: torch.Tensor) -> State:
+    """Return the state before the first step, shaped as ``like``."""
+    torch = import_torch()
+    leak = _number(getattr(node, "v_leak", 0.0), like)
+    return leak * torch.ones_like(like), torch.zeros_like(like)
+
+
+def neuron_step(node: rn.Lif | rn.If | rn.Li, x: torch.Tensor, state: State, dt_s: float):
+    """Return (output, state) of neurons for the input x (B, *shape) of one step."""
+    v, i = state
+    if isinstance(node, rn.If):
+        v = v + x
+    else:
+        tau, leak = _number(node.tau_mem_s, x), _number(node.v_leak, x)
+        if node.tau_syn_s is None:
+            v = v + dt_s * (1.0 / tau) * (x + leak - v)
+        else:
+            i = i - dt_s * (1.0 / _number(node.tau_syn_s, x)) * i + x
+            v = v + dt_s * (1.0 / tau) * ((leak - v) + i)
+    if isinstance(node, rn.Li):
+        return v, (v, i)
+    level = _number(node.v_threshold, x)
+    spike = (v > level).to(x.dtype)
+    if node.reset == "subtract":
+        return spike, (v - spike * level, i)
+    return spike, ((1 - spike) * v + spike * _number(node.v_reset, x), i)
+
+
+def _number(value: rn.Number, like: torch.Tensor):
+    return value if isinstance(value, (int, float)) else import_torch().from_numpy(value).to(like)
 
 
 @singledispatch
@@ -108,7 +170,9 @@ def _(node: rn.Dense, x, dt_s):
 def _(node: rn.Readout, x, dt_s):
     linear = import_torch().nn.functional.linear
     scores = linear(x[0].flatten(2), _tensor(node.weight, x[0]), _tensor(node.bias, x[0]))
-    return scores.mean(0, keepdim=True)
+    if node.tau_mem_s is None:
+        return scores.mean(0, keepdim=True)
+    return evaluate(rn.Li(node.tau_mem_s, node.v_leak, node.tau_syn_s), [scores], dt_s)[-1:]
 
 
 @evaluate.register
@@ -119,16 +183,52 @@ def _(node: rn.BatchNorm, x, dt_s):
     )
 
 
-@evaluate.register
-def _(node: rn.Lif, x, dt_s):
-    torch = import_torch()
-    v = torch.full_like(x[0][0], node.v_leak)
-    spikes = torch.empty_like(x[0])
+@evaluate.register(rn.Lif)
+@evaluate.register(rn.If)
+@evaluate.register(rn.Li)
+def _(node, x, dt_s):
+    found, state = import_torch().empty_like(x[0]), rest(node, x[0][0])
     for t, current in enumerate(x[0]):
-        v = v + dt_s * (1.0 / node.tau_mem_s) * (current + node.v_leak - v)
-        spikes[t] = v > node.v_threshold
-        v = (1 - spikes[t]) * v + spikes[t] * node.v_reset
-    return spikes
+        found[t], state = neuron_step(node, current, state, dt_s)
+    return found
+
+
+@evaluate.register
+def _(node: rn.ConvTranspose2d, x, dt_s):
+    conv = import_torch().nn.functional.conv_transpose2d
+    weight, bias = _tensor(node.weight, x[0]), _tensor(node.bias, x[0])
+    form = (node.stride, node.padding, node.output_padding, node.groups, node.dilation)
+    return _per_step(lambda y: conv(y, weight, bias, *form), x[0])
+
+
+@evaluate.register
+def _(node: rn.Delay, x, dt_s):
+    late = import_torch().zeros_like(x[0])
+    late[node.steps :] = x[0][: -node.steps]
+    return late
+
+
+@evaluate.register
+def _(node: rn.Reshape, x, dt_s):
+    return x[0].reshape(*x[0].shape[:2], *node.shape)
+
+
+@evaluate.register
+def _(node: rn.Permute, x, dt_s):
+    return x[0].permute(0, 1, *(a + 2 for a in node.axes))
+
+
+@evaluate.register(rn.SumPool2d)
+@evaluate.register(rn.AvgPool2d)
+def _(node, x, dt_s):
+    pool = import_torch().nn.functional.avg_pool2d
+    factor = 1 if isinstance(node, rn.AvgPool2d) else node.kernel[0] * node.kernel[1]
+    return _per_step(lambda y: pool(y, node.kernel, node.stride, node.padding) * factor, x[0])
+
+
+@evaluate.register
+def _(node: rn.TimeLast, x, dt_s):
+    return x[0][-1:]
 
 
 @evaluate.register(rn.MaxPool2d)

@@ -13,7 +13,7 @@ import numpy as np
 from neuroav import integer as ig
 from neuroav.deployment import Deployment
 from neuroav.errors import UnsupportedNode
-from neuroav.fixed import Arithmetic, check_range, lif_step, shift_left
+from neuroav.fixed import Arithmetic, check_range, decay, lif_step, shift_left
 from neuroav.sim.trace import Progress, Trace
 
 
@@ -49,19 +49,51 @@ def run_sample(graph: ig.IntGraph, arith: Arithmetic, frames: Mapping[str, np.nd
     """Return outputs and LIF voltages of one sample: two dicts of int64 (steps, *shape)."""
     outputs: dict[str, np.ndarray] = {}
     voltages: dict[str, np.ndarray] = {}
-    for name in graph.order:
+    for group in graph.groups:
+        if graph.loops(group):
+            _run_loop(graph, arith, group, outputs, voltages)
+            continue
+        (name,) = group
         pop = graph.populations[name]
         if isinstance(pop, ig.IntInput):
             outputs[name] = frames[name]
             continue
-        sums = [np.zeros((graph.steps, *pop.shape), np.int64) for _ in range(pop.ports)]
-        for p in pop.projections:
-            for t in range(graph.steps):
-                sums[p.port][t] += synaptic_sum(p, outputs[p.source][t], pop.shape)
+        sums = [
+            np.stack([port_sum(pop, port, outputs, t) for t in range(graph.steps)])
+            for port in range(pop.ports)
+        ]
         outputs[name], voltage = all_steps(name, pop, sums, arith)
         if voltage is not None:
             voltages[name] = voltage
-    return outputs, voltages
+    return {name: outputs[name] for name in graph.order}, voltages
+
+
+def _run_loop(graph: ig.IntGraph, arith: Arithmetic, group, outputs, voltages) -> None:
+    """Add the outputs and voltages of populations that feed each other, frame by frame."""
+    pops = {name: graph.populations[name] for name in group}
+    states = {name: initial_state(pop) for name, pop in pops.items()}
+    for name, pop in pops.items():
+        outputs[name] = np.zeros((graph.steps, *pop.shape), np.int64)
+        if isinstance(pop, ig.IntLif):
+            voltages[name] = np.zeros_like(outputs[name])
+    for t in range(graph.steps):
+        for name, pop in pops.items():
+            sums = [port_sum(pop, port, outputs, t) for port in range(pop.ports)]
+            states[name], outputs[name][t] = frame(name, pop, states[name], sums, arith)
+            if name in voltages:
+                voltages[name][t] = states[name][1]
+
+
+def port_sum(pop: ig.Population, port: int, outputs: Mapping[str, np.ndarray], t: int):
+    """Return the synaptic sum that reaches a port with frame t, int64 of the population's shape.
+
+    A projection with a lag brings the frame that its source had so many frames before, if any.
+    """
+    total = np.zeros(pop.shape, np.int64)
+    for p in pop.projections:
+        if p.port == port and t >= p.lag:
+            total += synaptic_sum(p, outputs[p.source][t - p.lag], pop.shape)
+    return total
 
 
 def all_steps(name: str, pop: ig.Population, sums: list[np.ndarray], arith: Arithmetic):
@@ -79,15 +111,19 @@ def all_steps(name: str, pop: ig.Population, sums: list[np.ndarray], arith: Arit
     state, output = initial_state(pop), np.zeros_like(sums[0])
     voltage = np.zeros_like(output) if isinstance(pop, ig.IntLif) else None
     for t in range(len(output)):
-        if isinstance(pop, ig.IntSpatialAttention):
-            output[t] = spatial_attention(pop, *(a[t] for a in sums))
-        elif isinstance(pop, ig.IntProduct):
-            output[t] = product(name, pop, sums[0][t], sums[1][t], arith)
-        else:
-            state, output[t] = neuron_step(name, pop, state, sums[0][t], arith)
+        state, output[t] = frame(name, pop, state, [a[t] for a in sums], arith)
         if voltage is not None:
             voltage[t] = state[1]
     return output, voltage
+
+
+def frame(name: str, pop: ig.Population, state, sums: list[np.ndarray], arith: Arithmetic):
+    """Return (new state, output) of a population for one frame; sums: at each port."""
+    if isinstance(pop, ig.IntSpatialAttention):
+        return state, spatial_attention(pop, *sums)
+    if isinstance(pop, ig.IntProduct):
+        return state, product(name, pop, sums[0], sums[1], arith)
+    return neuron_step(name, pop, state, sums[0], arith)
 
 
 def product(
@@ -133,7 +169,7 @@ def temporal_attention(pop: ig.IntTemporalAttention, q, k, v) -> np.ndarray:
 
 def initial_state(pop: ig.Population) -> tuple[np.ndarray, ...]:
     """Return the state before the first frame: zeros."""
-    count = {ig.IntLif: 2, ig.IntReadout: 1}.get(type(pop), 0)
+    count = {ig.IntLif: 2, ig.IntReadout: 2}.get(type(pop), 0)
     return tuple(np.zeros(pop.shape, np.int64) for _ in range(count))
 
 
@@ -152,6 +188,7 @@ def neuron_step(name: str, pop: ig.Population, state, a: np.ndarray, arith: Arit
             threshold=pop.threshold,
             arith=arith,
             where=name,
+            reset=pop.reset,
         )
         return (u, v), spike.astype(np.int64)
     if isinstance(pop, ig.IntOr):
@@ -168,9 +205,22 @@ def neuron_step(name: str, pop: ig.Population, state, a: np.ndarray, arith: Arit
         spike[a.argmax()] = 1  # NumPy's first among equals
         return (), spike.reshape(a.shape)
     if isinstance(pop, ig.IntReadout):
-        v = check_range(state[0] + a + pop.bias, payload, name, "the readout accumulator")
-        return (v,), v
+        return _readout_step(name, pop, state, a, arith)
     raise UnsupportedNode(f"{name}: the reference has no meaning for {type(pop).__name__}")
+
+
+def _readout_step(name: str, pop: ig.IntReadout, state, a: np.ndarray, arith: Arithmetic):
+    payload = (1 << (arith.payload_bits - 1)) - 1
+    u, v = state
+    if not pop.leaky:
+        v = check_range(v + a + pop.bias, payload, name, "the readout accumulator")
+        return (u, v), v
+    kept = 0 if pop.decay_u is None else decay(u, pop.decay_u + 1, arith.decay_bits)
+    u = kept + a * (1 << pop.input_shift) + pop.bias
+    check_range(u, payload, name, "the readout's current")
+    v = decay(v, pop.decay_v, arith.decay_bits) + u
+    check_range(v, payload, name, "the readout accumulator")
+    return (u, v), v
 
 
 def synaptic_sum(p: ig.Projection, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -178,7 +228,9 @@ def synaptic_sum(p: ig.Projection, x: np.ndarray, shape: tuple[int, ...]) -> np.
     if isinstance(p, ig.IntDense):
         return p.weight @ x.reshape(-1)
     if isinstance(p, ig.IntIdentity):
-        return p.weight * x
+        return (p.weight * x).reshape(shape)
+    if isinstance(p, ig.IntConvTranspose2d):
+        return _transposed(x, p, shape)
     if isinstance(p, ig.IntSpatialSum):
         return x.sum(axis=(1, 2))
     if isinstance(p, ig.IntSpread):
@@ -211,3 +263,31 @@ def _conv(x, weight, stride, padding, dilation, groups, shape):
             tap = weight[:, :, dr, dc].reshape(groups, out_channels // groups, -1)
             y += tap @ window.reshape(groups, -1, rows * columns)
     return y.reshape(shape)
+
+
+def _transposed(x: np.ndarray, p: ig.IntConvTranspose2d, shape: tuple[int, ...]) -> np.ndarray:
+    """y[o, r*s + dr*d - p, c*s + dc*d - p] = sum over i, dr, dc of w[i, o, dr, dc] * x[i, r, c]."""
+    channels, height, width = x.shape
+    taps = p.weight.reshape(p.groups, channels // p.groups, *p.weight.shape[1:])
+    reach = [
+        (size - 1) * stride + dilation * (kernel - 1) + 1 + extra
+        for size, stride, dilation, kernel, extra in zip(
+            x.shape[1:], p.stride, p.dilation, p.weight.shape[2:], p.output_padding, strict=True
+        )
+    ]
+    whole = np.zeros((p.groups, p.weight.shape[1], *reach), np.int64)
+    parts = x.reshape(p.groups, channels // p.groups, height * width)
+    for dr in range(p.weight.shape[2]):
+        for dc in range(p.weight.shape[3]):
+            top, left = dr * p.dilation[0], dc * p.dilation[1]
+            sent = taps[:, :, :, dr, dc].transpose(0, 2, 1) @ parts
+            whole[
+                :,
+                :,
+                top : top + p.stride[0] * (height - 1) + 1 : p.stride[0],
+                left : left + p.stride[1] * (width - 1) + 1 : p.stride[1],
+            ] += sent.reshape(*whole.shape[:2], height, width)
+    top, left = p.padding
+    rows, columns = shape[1:]
+    inside = whole.reshape(shape[0], *reach)[:, top : top + rows, left : left + columns]
+    return np.ascontiguousarray(inside)

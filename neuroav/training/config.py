@@ -188,10 +188,14 @@ class TrainConfig(_Section):
 
 
 class QuantConfig(_Section):
-    """Quantization-aware training: with which integers, and whether at all."""
+    """Quantization-aware training: with which integers, and whether at all.
+
+    layer_bits: width of single layers, by name (``quantization.Options``).
+    """
 
     aware: bool = False
     bits: int = Field(8, ge=2, le=8)
+    layer_bits: dict[str, int] = Field(default_factory=dict)
     calibration: Literal["max", "percentile", "mse"] = "mse"
     per_channel: bool = False
     target: str = "loihi2"

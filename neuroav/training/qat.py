@@ -41,9 +41,15 @@ def prepare_qat(model: nn.Module, config: QuantConfig) -> nn.Module:
     nor reads one convolution or linear layer of its own.
     """
     arith = load_profile(config.target).arithmetic
-    options = Options(config.bits, config.calibration, per_channel=config.per_channel)
+    options = Options(
+        config.bits,
+        config.calibration,
+        per_channel=config.per_channel,
+        layer_bits=config.layer_bits,
+    )
     graph = StepTracer().trace(model)
     modules = dict(model.named_modules())
+    options.check_layers([_weights_name(n, m) for n, m in modules.items() if synaptic_layer(m)])
     messages: dict[fx.Node, Messages | None] = {}
     for node in graph.nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -51,7 +57,8 @@ def prepare_qat(model: nn.Module, config: QuantConfig) -> nn.Module:
         if isinstance(module, Lif):
             _quantize_layer(model, node, module, modules, messages, options, arith)
         elif isinstance(module, nn.Linear) and _feeds_output(node, modules):
-            model.set_submodule(str(node.target), QatReadout(module, options, arith))
+            own = options.at(str(node.target))
+            model.set_submodule(str(node.target), QatReadout(module, own, arith))
     return model
 
 
@@ -101,9 +108,28 @@ def _quantize_layer(
     p = lif.parameters_
     threshold = float(lif.norse.v_th) * p.tau_mem_s / p.dt_s
     scale = float(arriving.value), arriving.means
-    synapses = QatSynapses(*found, threshold, options, arith, *scale)
+    own = options.at(_weights_name(str(source.target), layer))
+    synapses = QatSynapses(*found, threshold, own, arith, *scale)
     model.set_submodule(str(source.target), synapses)
     model.set_submodule(str(node.target), QatLif(lif, synapses))
+
+
+def _weights_name(name: str, layer: nn.Module) -> str:
+    """Return the name that the weights of a synaptic layer have in a float network's graph."""
+    found = synaptic_layer(layer)
+    assert found is not None
+    inner = layer.layer if isinstance(layer, PerStep) else layer
+    own = next(n for n, m in inner.named_modules() if m is found[0])
+    return f"{name}.{own}" if own else name
+
+
+def trained_bits(model: nn.Module, bits: int) -> dict[str, int]:
+    """Return the widths of the layers of a prepared network that are not ``bits`` wide, by name."""
+    return {
+        name: module.options.bits
+        for name, module in model.named_modules()
+        if isinstance(module, (QatSynapses, QatReadout)) and module.options.bits != bits
+    }
 
 
 def calibrate_range(model: nn.Module, inputs: Sequence[torch.Tensor]) -> None:

@@ -162,6 +162,8 @@ def test_export(run, stand_in):
         bits=4,
         calibration=None,
         per_channel=None,
+        layer_bits=None,
+        accuracy_budget=None,
         place=True,
         spread=True,
         progress=ANY,

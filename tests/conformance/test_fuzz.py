@@ -93,11 +93,11 @@ def test_a_difference_is_found_kept_and_reproduced(tmp_path, monkeypatch):
     assert code == 1
     assert found["differences"]
     kept = [d for d in found["differences"] if "differ first in" in d["first"]]
-    path = tmp_path / "failures" / kept[0]["file"]
-    text = path.with_suffix(".txt").read_text()
-    assert '"cause": "threshold"' in text
+    paths = [tmp_path / "failures" / d["file"] for d in kept]
+    told = {path: path.with_suffix(".txt").read_text() for path in paths}
+    path, text = next((p, t) for p, t in told.items() if '"cause": "threshold"' in t)
     assert f"neuroav verify {path} --backends reference,fast" in text
-    number = int(kept[0]["file"].split("-")[1])
+    number = int(path.name.split("-")[1])
     probe, case = navfile.load(path).probe, fuzz.draw(3, number)
     assert all(np.array_equal(probe.inputs[n], v) for n, v in case.inputs.items())
     verify = ["verify", str(path), "--backends", "reference,fast"]

@@ -12,7 +12,9 @@ EXAMPLES = samples.ROOT / "examples"
 PROMISES = {
     "tiny.py": ["47 neurons, 192 synapses", "right: 12 of 12; reference and fast equal: True"],
     "make_shipped.py": ["tiny.nav: 47 neurons"],
+    "norse_network.py": ["deployed 1.000, agreement 1.000", "reference = fast: True"],
     "own_network.py": ["equal: True", "agreement"],
+    "stream_onnx.py": ["tiny.onnx: inputs audio, visual;", "sample 0: sound", "72 steps"],
     "three_modalities.py": ["deployed, right: 1.00", "reference = fast: True"],
 }
 

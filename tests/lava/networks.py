@@ -53,7 +53,8 @@ def _aligned(populations, output: str, steps: int):
         name: replace(
             pop,
             projections=tuple(
-                replace(p, delay=graph.aligned_delay(name, p.source)) for p in pop.projections
+                replace(p, delay=graph.aligned_delay(name, p.source, p.lag))
+                for p in pop.projections
             ),
         )
         for name, pop in populations.items()

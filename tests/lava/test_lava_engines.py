@@ -21,11 +21,14 @@ ENGINES = ("runtime", "inline")
 
 @pytest.fixture(scope="module")
 def jobs(networks):
-    """Hand-made networks with all kinds and difficult values, and random ones."""
+    """Hand-made networks with all kinds and difficult values, and random ones.
+
+    Without loops, which only Lava's runtime can run: ``test_lava_executor.py``.
+    """
     names = ("every kind, 3 steps", "attention, 3 steps", "fusion, 3 steps", "decays", "identities")
     sizes = [(seed, 1 + seed % 6, (1, 3, 5, 8)[seed % 4]) for seed in range(100, 106)]
     made = {
-        f"random {seed}": random_deployment(seed, hidden=hidden, steps=steps, samples=3)
+        f"random {seed}": random_deployment(seed, hidden=hidden, steps=steps, samples=3, lags=False)
         for seed, hidden, steps in sizes
     }
     return {name: networks[name] for name in names} | made

@@ -30,7 +30,7 @@ def cut(rng, shape, pop):
     return boxes
 
 
-@settings(max_examples=60, deadline=None, derandomize=True,
+@settings(max_examples=120, deadline=None, derandomize=True,
           suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_slices_share_the_fan_out_of_every_source_neuron(seed, cuts):

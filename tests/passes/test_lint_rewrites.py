@@ -6,13 +6,25 @@ import numpy as np
 import pytest
 import samples
 import torch
-from faulty import CASES, LONG, Calls, X, altered, attention_net, conv, found_in, joined, net
+from faulty import (
+    CASES,
+    LONG,
+    Calls,
+    X,
+    altered,
+    attention_net,
+    conv,
+    forgetful,
+    found_in,
+    joined,
+    net,
+)
+from norse.torch import LIFCell
 from torch import nn
 
 from neuroav.models import registry
 from neuroav.models.layers import (
     Add,
-    Gain,
     HeadSum,
     Lif,
     LifParameters,
@@ -126,6 +138,16 @@ def with_residual():
 
 PICTURE = {"x": np.repeat(np.random.default_rng(0).normal(size=(2, 1, 1, 6, 6)), 3, axis=1)}
 BINARY = {"target": "loihi1", "max_count": {"x": 1}}
+
+
+def keeping(m, x):
+    state, spikes = None, []
+    for frame in x:
+        z, state = m.cell(frame, state)
+        spikes.append(z)
+    return torch.stack(spikes)
+
+
 REWRITES = {
     "activation": (lambda: net(lif=nn.ReLU()), lambda: net(lif=Lif()), {}),
     "normalisation": (
@@ -135,8 +157,8 @@ REWRITES = {
         lambda: net(norm=PerStep(nn.BatchNorm2d(4))), lambda: net(conv=norm_block()), {}),
     "attention": (attention_net, lambda: attend(SpatialAttention(2)), {}),
     "softmax": (lambda: net(soft=nn.Softmax(2)), masked, {}),
-    "average-pool": (lambda: net(pool=PerStep(nn.AvgPool2d(2))),
-                     lambda: net(pool=PerStep(nn.MaxPool2d(2))), {}),
+    "average-pool": (lambda: net(pool=PerStep(nn.AvgPool2d(4, ceil_mode=True))),
+                     lambda: net(pool=PerStep(nn.AvgPool2d(2))), {}),
     "max-pool-place": (lambda: net(conv=nn.Sequential(conv(), PerStep(nn.MaxPool2d(2)))),
                        lambda: net(pool=PerStep(nn.MaxPool2d(2))), {}),
     "reset": (lambda: net(lif=altered(Lif(), v_reset=0.5)),
@@ -145,7 +167,8 @@ REWRITES = {
                   lambda: net(more=conv(4, 4), slow=Lif(LifParameters(tau_mem_s=8e-3))), {}),
     "twice": (CASES["twice"][0], one_weight, {}),
     "padding": (lambda: net(conv=conv(padding="same")), lambda: net(conv=conv(padding=1)), {}),
-    "product": (lambda: Calls(lambda m, x: x * 3), lambda: net(gain=Gain(3.0)), {}),
+    "product": (lambda: Calls(lambda m, x: x**2), lambda: Calls(lambda m, x: 3 * x), {}),
+    "state": (lambda: Calls(forgetful, cell=LIFCell()), lambda: Calls(keeping, cell=LIFCell()), {}),
     "end": (lambda: net(end=nn.Identity()), net, {}),
     "graded": (with_residual, of_spikes, BINARY),
     "static-input": (lambda: net(conv=Lif()), net, {"static": ("x",), "sample": PICTURE}),

@@ -12,6 +12,7 @@ from torch import nn
 
 from neuroav import integer as ig
 from neuroav import nodes as rn
+from neuroav import quantization as qz
 from neuroav.errors import ProfileError, UnsupportedNode
 from neuroav.hardware import load_profile
 from neuroav.models.layers import (
@@ -28,7 +29,6 @@ from neuroav.sim import fast, real, reference
 from neuroav.sim.trace import collect
 from neuroav.stages import verify_graph, verify_integer
 from neuroav_export import compile_module
-from neuroav_export.passes import quantize as qz
 from neuroav_export.passes.fold_norm import fold_norm
 from neuroav_export.passes.lower import lower
 from neuroav_export.trace import trace

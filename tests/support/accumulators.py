@@ -15,11 +15,10 @@ ARITH = load_profile("loihi2").arithmetic
 
 def port_sums(pop, outputs, steps):
     """Return the synaptic sums at every port, int64 (steps, *shape) each."""
-    sums = [np.zeros((steps, *pop.shape), np.int64) for _ in range(pop.ports)]
-    for p in pop.projections:
-        for t in range(steps):
-            sums[p.port][t] += reference.synaptic_sum(p, outputs[p.source][t], pop.shape)
-    return sums
+    return [
+        np.stack([reference.port_sum(pop, port, outputs, t) for t in range(steps)])
+        for port in range(pop.ports)
+    ]
 
 
 def observed(deployment, inputs, arith=ARITH):
@@ -51,8 +50,7 @@ def observed(deployment, inputs, arith=ARITH):
                 continue
             state = reference.initial_state(pop)
             for t in range(graph.steps):
-                a = sum((reference.synaptic_sum(p, outputs[p.source][t], pop.shape)
-                         for p in pop.projections), np.zeros(pop.shape, np.int64))  # fmt: skip
+                a = reference.port_sum(pop, 0, outputs, t)
                 if isinstance(pop, ig.IntLif):
                     high = replace(pop, threshold=np.full_like(pop.threshold, 2**40))
                     (u, v), _ = reference.neuron_step(name, high, state, a, arith)
@@ -63,5 +61,7 @@ def observed(deployment, inputs, arith=ARITH):
                 if not isinstance(pop, ig.IntInput):
                     state, out = reference.neuron_step(name, pop, state, a, arith)
                     if isinstance(pop, ig.IntReadout):
-                        note(name, 0, out)
+                        note(name, int(pop.leaky), out)
+                        if pop.leaky:
+                            note(name, 0, state[0])
     return spans

@@ -7,12 +7,14 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
-from norse.torch import LIFBoxCell
+from norse.torch import LIFBoxCell, LIFCell, LIFRefracCell
 from torch import nn
+from torch.nn import functional
 
 from neuroav.errors import NeuroavError
 from neuroav.models.layers import (
     Add,
+    Delay,
     Gain,
     Lif,
     LifParameters,
@@ -164,42 +166,63 @@ def attention_net():
     return net_
 
 
+def in_time(m, x):
+    return m.over(x.permute(1, 2, 0, 3, 4)).permute(2, 0, 1, 3, 4)
+
+
+def forgetful(m, x):
+    return torch.stack([m.cell(frame)[0] for frame in x])
+
+
+def fed_back(m, x):
+    z, state, spikes = torch.zeros(x.shape[1], 4, 3, 3, dtype=x.dtype), None, []
+    for frame in x:
+        spike, state = m.cell(frame + m.up(z), state)
+        z = functional.max_pool2d(spike, 2)
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+WIDE = {"x": RNG.poisson(0.1, (1, 2, 1, 33, 33)).astype(np.int32)}
 LONG = {"x": RNG.poisson(1.0, (1, 70, 1, 4, 4)).astype(np.int32)}
 
 # rule -> network, layer that is named, part of the problem, options of lint
 CASES = {
-    "activation": (lambda: net(act=nn.ReLU()), "act", "ReLU cannot be compiled", {}),
+    "activation": (lambda: net(act=nn.Tanh()), "act", "Tanh cannot be compiled", {}),
     "softmax": (lambda: net(head=chain(mean=SpatialMean(), fc=nn.Linear(4, 3), p=nn.Softmax(-1))),
                 "head.p", "Softmax cannot be", {}),
     "normalisation": (lambda: net(conv=PerStep(nn.Sequential(nn.Conv2d(1, 4, 1),
                                                              nn.GroupNorm(2, 4)))),
                       "conv.layer.1", "GroupNorm cannot be", {}),
     "attention": (attention_net, "attention", "MultiheadAttention cannot be", {}),
-    "average-pool": (lambda: net(pool=PerStep(nn.AvgPool2d(2))), "pool.layer", "AvgPool2d", {}),
+    "average-pool": (lambda: net(pool=PerStep(nn.AvgPool2d(4, ceil_mode=True))), "pool.layer",
+                     "average pooling with ceil_mode", {}),
     "max-pool-form": (lambda: net(pool=PerStep(nn.MaxPool2d(4, ceil_mode=True))), "pool.layer",
                       "ceil_mode", {}),
     "batch-norm-form": (lambda: net(norm=PerStep(nn.SyncBatchNorm(4))), "norm.layer",
                         "SyncBatchNorm", {}),
-    "convolution-form": (lambda: net(conv=PerStep(nn.ConvTranspose2d(1, 4, 1))), "conv.layer",
-                         "ConvTranspose2d", {}),
+    "convolution-form": (lambda: Calls(in_time, over=nn.Conv3d(4, 4, 1)), "over",
+                         "Conv3d cannot", {}),
     "recurrent": (lambda: Calls(lambda m, x: m.lstm(m.places(x))[0], lstm=nn.LSTM(4, 4),
                                 places=SpatialMean(), mean=nn.Identity()), "lstm", "LSTM", {}),
-    "neuron": (lambda: Calls(lambda m, x: m.cell(x)[0], cell=LIFBoxCell()), "cell", "LIFBoxCell",
-               {}),
-    "dropout": (lambda: net(drop=PerStep(nn.Dropout2d())), "drop.layer", "Dropout2d", {}),
+    "neuron": (lambda: Calls(lambda m, x: m.cell(x)[0], cell=LIFRefracCell()), "cell",
+               "LIFRefracCell has no neuron", {}),
+    "state": (lambda: Calls(forgetful, cell=LIFCell()), "cell", "no state after its first", {}),
+    "dropout": (lambda: Calls(lambda m, x: functional.dropout(x, 0.5, True)), NETWORK,
+                "dropout in forward", {}),
     "block": (lambda: net(block=PerStep(Block())), "block.layer", "Block cannot be", {}),
     "module": (lambda: net(up=PerStep(nn.Upsample(scale_factor=2))), "up.layer", "Upsample", {}),
-    "product": (lambda: Calls(lambda m, x: x * 3), NETWORK, "mul in forward cannot be", {}),
+    "product": (lambda: Calls(lambda m, x: x**3), NETWORK, "pow in forward cannot be", {}),
     "mean": (lambda: Calls(lambda m, x: x.mean(dim=2, keepdim=True).expand_as(x)), NETWORK,
              "mean in forward", {}),
     "concat": (lambda: Calls(lambda m, x: torch.cat([x[:, :, :2], x[:, :, 2:]], 2)), NETWORK,
                "cat in forward", {}),
-    "reshape": (lambda: Calls(lambda m, x: x.transpose(3, 4)), NETWORK, "transpose in forward", {}),
-    "index": (lambda: Calls(lambda m, x: x[:, :, :4]), NETWORK, "getitem in forward", {}),
+    "reshape": (lambda: Calls(lambda m, x: x.roll(1, 3)), NETWORK, "roll in forward", {}),
+    "index": (lambda: Calls(lambda m, x: x[..., 1:]), NETWORK, "getitem in forward", {}),
     "parameter": (lambda: Calls(lambda m, x: x + m.place, place=nn.Parameter(torch.ones(4, 1, 1))),
                   NETWORK, "place is used in forward (", {}),
     "operation": (lambda: Calls(lambda m, x: x.cummax(0)[0]), NETWORK, "cummax in forward", {}),
-    "cast": (lambda: Calls(lambda m, x: x.float()), NETWORK, "float in forward", {}),
+    "cast": (lambda: Calls(lambda m, x: x.int().double()), NETWORK, "int in forward", {}),
     "control-flow": (lambda: net(branch=Branch()), "branch", "if x.sum() > 3:", {}),
     "constants": (lambda: Calls(lambda m, x: x + 1), "add", "called with constants", {}),
     "twice": (lambda: Calls(lambda m, x: m.again_lif(m.again(m.again(x))), again=conv(4, 4),
@@ -248,6 +271,12 @@ CASES = {
                "add", "needs a synapse of 1000", {}),
     "scores": (lambda: net(lif=hooked(Lif())), NETWORK, "class scores differ", {}),
     "graded": (net, "x", "sends counts up to 255", {"target": "loihi1"}),
+    "loop": (lambda: Calls(fed_back, cell=LIFBoxCell(), up=nn.ConvTranspose2d(4, 4, 2, 2)), NETWORK,
+             "feeds back max_pool2d", {}),
+    "delay-bias": (lambda: net(conv=nn.Sequential(conv(), Delay(1))), "conv.1",
+                   "delays currents with a bias", {}),
+    "permute": (lambda: Calls(lambda m, x: m.out(m.again(x.transpose(3, 4))), again=conv(4, 4),
+                              out=Lif()), NETWORK, "permutes", {"sample": WIDE}),
     "delay": (temporal, "add", "from v_lif: delay 72 exceeds the target's 62", {"sample": LONG}),
     "per-channel": (net, NETWORK, "one threshold per layer", {"target": "loihi1",
                                                               "per_channel": True}),

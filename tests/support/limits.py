@@ -43,7 +43,7 @@ def _synapses(graph: ig.IntGraph, name: str, number: int) -> np.ndarray:
 
 def _width(p: ig.Projection) -> int:
     """Bits of a stored weight: of one that all synapses have, what its value and sign take."""
-    if isinstance(p, (ig.IntConv2d, ig.IntDense)):
+    if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d, ig.IntDense)):
         return p.weight_bits
     weight = getattr(p, "weight", 1)
     return max(len(bin(abs(weight))) - 2, 1) + (weight < 0)

@@ -19,8 +19,9 @@ from neuroav.errors import OutOfRange, StageError
 from neuroav.fixed import Arithmetic, shift_left, weight_levels, weight_step
 from neuroav.graph import SpikingGraph
 from neuroav.hardware import load_profile
+from neuroav.shapes import projection_shape
 from neuroav.sim import reference
-from neuroav.stages import projection_shape, verify_graph, verify_integer
+from neuroav.stages import verify_graph, verify_integer
 
 MAX_COUNT = 3  # of an input
 MAX_GRADED = 1024  # of a graded message: sums of sums stay inside 24 bits
@@ -56,13 +57,14 @@ def random_deployment(
     samples: int = 3,
     holding: bool = True,
     largest: int = 7,
+    lags: bool = True,
 ) -> tuple[Deployment, dict[str, np.ndarray]]:
     """Return a random deployment and inputs (samples, steps, *shape); same seed, same network.
 
     holding: whether populations may occur that answer a sample only when it is complete. largest:
-    most rows and columns of an input.
+    most rows and columns of an input. lags: whether projections may be late, and close loops.
     """
-    growth = _Growth(np.random.default_rng(seed), steps, samples, holding, largest)
+    growth = _Growth(np.random.default_rng(seed), steps, samples, holding, largest, lags)
     for number in range(hidden):
         growth.add_hidden(f"p{number}")
     growth.add_readout()
@@ -75,9 +77,16 @@ class _Growth:
     """A graph under construction: populations with their latencies and simulated outputs."""
 
     def __init__(
-        self, rng: np.random.Generator, steps: int, samples: int, holding: bool, largest: int
+        self,
+        rng: np.random.Generator,
+        steps: int,
+        samples: int,
+        holding: bool,
+        largest: int,
+        lags: bool,
     ) -> None:
         self.rng, self.steps, self.samples, self.holding = rng, steps, samples, holding
+        self.lags = lags
         self.arith: Arithmetic = load_profile("loihi2").arithmetic
         self.populations: dict[str, ig.Population] = {}
         self.outputs: dict[str, np.ndarray] = {}
@@ -94,6 +103,8 @@ class _Growth:
     # --- one population ---
     def add_hidden(self, name: str) -> None:
         for _ in range(40):
+            if self.lags and self.rng.random() < 0.15 and self._loop(name):
+                return
             if self.rng.random() < 0.4 and self._special(name):
                 return
             source = self._choose(list(self.populations))
@@ -110,7 +121,7 @@ class _Growth:
         assert self._accept(name, self.populations["eye"].shape, relay, "or")
 
     def add_readout(self) -> None:
-        read = {p.source for pop in self.populations.values() for p in pop.projections}
+        read = {p.source for q in self.populations.values() for p in q.projections if not p.lag}
         loose = [n for n in self.populations if n not in read][-3:]
         while not self._accept("readout", (4,), [self._dense(n, 4) for n in loose], "readout"):
             pass
@@ -122,8 +133,16 @@ class _Growth:
         return self._keep(name, self._population(kind, shape, aligned, a[0]), a)
 
     def _aligned(self, projections) -> tuple[ig.Projection, ...]:
-        latest = max(self.latency[p.source] for p in projections)
-        return tuple(replace(p, delay=latest - self.latency[p.source]) for p in projections)
+        """Return them with delays, some of them late by a frame or two."""
+        late = [
+            replace(p, lag=int(self._choose((0,) * 9 + (1, 1, 2)))) if self.lags else p
+            for p in projections
+        ]
+        arrival = self._arrival(late)
+        return tuple(replace(p, delay=arrival - 1 - self.latency[p.source] + p.lag) for p in late)
+
+    def _arrival(self, projections) -> int:
+        return max(1, *(1 + self.latency[p.source] - p.lag for p in projections))
 
     def _keep(self, name: str, pop: ig.Population, sums: list[np.ndarray]) -> bool:
         """Add a population unless it is silent, a register overflows or a delay is too long."""
@@ -136,15 +155,79 @@ class _Growth:
             return False
         if max(p.delay for p in pop.projections) > self.arith.delay_max:
             return False
-        latency = 1 + max(self.latency[p.source] for p in pop.projections)
-        latency += self.steps if pop.holds else 0
+        latency = self._arrival(pop.projections) + (self.steps if pop.holds else 0)
         self.populations[name], self.outputs[name], self.latency[name] = pop, out, latency
+        return True
+
+    # --- loops ---
+    def _loop(self, name: str) -> bool:
+        """Try to add neurons that read themselves, or a pair that read each other."""
+        first, shape = self._any_projection(self._choose(list(self.populations)))
+        other, lag = f"{name}b", int(self._choose((1, 1, 2, 3)))
+        pair = self.rng.random() < 0.4
+        alone = self._aligned([first])
+        pop = self._population("lif", shape, alone, self._synaptic_sums(alone, shape, 1)[0])
+        back = self._back(other if pair else name, shape, max(lag, 2) if pair else lag)
+        new: dict[str, ig.Population] = {name: replace(pop, projections=(*alone, back))}
+        if pair:
+            reader = self._back(name, shape, 0)
+            kind = self._choose(("or", "sum", "lif"))
+            flat = (shape[0],) + (1,) * (len(shape) - 1)
+            new[other] = (
+                ig.IntLif(shape, (reader,), np.zeros(flat, int), 0, np.ones(flat, int), 4095, 2048)
+                if kind == "lif"
+                else self._population(kind, shape, (reader,), np.zeros(1))
+            )
+        return self._keep_loop(new)
+
+    def _back(self, source: str, shape, lag: int) -> ig.Projection:
+        """Return a projection between populations of one shape."""
+        size = int(np.prod(shape))
+        if len(shape) == 1 and size < 40 and self.rng.random() < 0.7:
+            return ig.IntDense(source, 0, *self._weights((size, size)), lag=lag)
+        return ig.IntIdentity(source, 0, int(self._choose((1, 3, 40, -1, -7))), lag=lag)
+
+    def _keep_loop(self, new: dict[str, ig.Population]) -> bool:
+        """Add a loop unless it is silent, a register overflows or a delay is too long."""
+        populations = {**self.populations, **new}
+        graph = ig.IntGraph(populations, next(iter(new)), self.steps, 0.01, {})
+        frames = {n: self.outputs[n] for n in graph.inputs}
+        found: dict[str, list[np.ndarray]] = {n: [] for n in new}
+        try:
+            for s in range(self.samples):
+                part = {n: v[s] for n, v in frames.items()}
+                outputs, _ = reference.run_sample(graph, self.arith, part)
+                for n in new:
+                    found[n].append(outputs[n])
+        except OutOfRange:
+            return False
+        for n, pop in new.items():
+            aligned = [
+                replace(p, delay=graph.aligned_delay(n, p.source, p.lag)) for p in pop.projections
+            ]
+            graded = not isinstance(pop, ig.SPIKING_CLASSES)
+            out = np.stack(found[n])
+            if not out.any() or max(p.delay for p in aligned) > self.arith.delay_max:
+                return False
+            if graded and np.abs(out).max() > MAX_GRADED:
+                return False
+            new[n] = replace(pop, projections=tuple(aligned))
+        for n, pop in new.items():
+            self.populations[n], self.outputs[n] = pop, np.stack(found[n])
+            self.latency[n] = graph.latency[n]
         return True
 
     # --- populations with several inputs, or over a whole sample ---
     def _special(self, name: str) -> bool:
         """Try to add one of them; False where the populations so far do not allow it."""
-        makers = [self._and, self._product, self._spatial, self._concatenation, self._winner]
+        makers = [
+            self._and,
+            self._product,
+            self._product,
+            self._spatial,
+            self._concatenation,
+            self._winner,
+        ]
         if self.holding:
             makers += [self._time_sum, self._temporal]
         pop = self._choose(makers)()
@@ -241,7 +324,9 @@ class _Growth:
             return ig.IntSum(shape, projections)
         per_channel = (shape[0],) + (1,) * (len(shape) - 1)
         if kind == "readout":
-            return ig.IntReadout(shape, projections, self.rng.integers(-50, 50, per_channel))
+            bias = self.rng.integers(-50, 50, per_channel)
+            leak = self._choose(((), (), (None, 700, 6), (1500, 0, 0), (2500, 1200, 2)))
+            return ig.IntReadout(shape, projections, bias, *leak)
         return self._lif(shape, projections, a, per_channel)
 
     def _lif(self, shape, projections, a: np.ndarray, per_channel) -> ig.IntLif:
@@ -249,6 +334,9 @@ class _Growth:
         bias = rng.integers(-30, 60, self._choose((per_channel, shape)))
         decay_u = int(self._choose((4095, 4095, 3000, 1024)))
         decay_v = int(self._choose((2048, 2048, 4096, 500, 0)))
+        if rng.random() < 0.2:  # every neuron, or channel, its own
+            decay_u = rng.integers(2000, 4096, self._choose((per_channel, shape)))
+            decay_v = rng.integers(300, 4097, self._choose((per_channel, shape)))
         silent = ig.IntLif(
             shape,
             projections,
@@ -261,14 +349,16 @@ class _Growth:
         reached = max(1, int(np.quantile(self._voltages(silent, a), 0.8)) >> 6)
         spread = rng.integers(max(1, reached // 2), reached + 1, per_channel)
         threshold = np.minimum(spread, self.arith.threshold_max)
-        return ig.IntLif(shape, projections, bias, exponent, threshold, decay_u, decay_v)
+        reset = self._choose(("zero", "zero", "zero", "subtract"))
+        return ig.IntLif(shape, projections, bias, exponent, threshold, decay_u, decay_v, reset)
 
     # --- simulation ---
     def _synaptic_sums(self, projections, shape, ports: int) -> list[np.ndarray]:
         sums = [np.zeros((self.samples, self.steps, *shape), np.int64) for _ in range(ports)]
         for s, t in np.ndindex(self.samples, self.steps):
-            for p in projections:
-                sums[p.port][s, t] += reference.synaptic_sum(p, self.outputs[p.source][s, t], shape)
+            for p in (p for p in projections if t >= p.lag):
+                message = self.outputs[p.source][s, t - p.lag]
+                sums[p.port][s, t] += reference.synaptic_sum(p, message, shape)
         return sums
 
     def _simulate(self, name: str, pop: ig.Population, sums: list[np.ndarray]) -> np.ndarray:
@@ -302,10 +392,15 @@ class _Growth:
         if len(shape) == 3:
             makers += [lambda: self._conv(source)] * 3
             makers += [lambda: self._pool(source), lambda: ig.IntSpatialSum(source, 0)]
+            makers += [lambda: self._transposed(source)]
         while True:
             p = self._choose(makers)()
             try:
-                return p, projection_shape(p, shape)
+                found = projection_shape(p, shape)
+                if isinstance(p, ig.IntIdentity) and self.rng.random() < 0.3:  # on other axes
+                    size = int(np.prod(shape))
+                    found = (size,) if len(shape) == 3 else (1, 1, size)
+                return p, found
             except StageError:  # a kernel larger than its source: draw again
                 continue
 
@@ -329,6 +424,20 @@ class _Growth:
         kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
         pair = [tuple(int(v) for v in rng.integers(low, 3, 2)) for low in (1, 0, 1)]
         return self._convolution(source, out, channels // groups, kernel, *pair, groups)
+
+    def _transposed(self, source: str) -> ig.IntConvTranspose2d:
+        rng, channels = self.rng, self.populations[source].shape[0]
+        groups = channels if channels > 1 and rng.random() < 0.3 else 1
+        kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
+        stride, padding, dilation = (
+            tuple(int(v) for v in rng.integers(low, 3, 2)) for low in (1, 0, 1)
+        )
+        extra = tuple(
+            int(rng.integers(0, max(s, d))) for s, d in zip(stride, dilation, strict=True)
+        )
+        weight, bits, mode = self._weights((channels, int(rng.integers(1, 4)), *kernel))
+        form = (stride, padding, extra, dilation, groups)
+        return ig.IntConvTranspose2d(source, 0, weight, *form, bits, mode)
 
     def _convolution(self, source, out, inputs, kernel, stride, padding, dilation, groups):
         weight, bits, mode = self._weights((out, inputs, *kernel))

@@ -151,7 +151,7 @@ def test_h5py_alone_reads_it(path):
 def test_newer_version(path):
     with samples.edited_hdf5(path) as file:
         file.attrs["version"] = 99
-    with pytest.raises(FileFormatError, match="format version 99, this program reads 1..2; update"):
+    with pytest.raises(FileFormatError, match="format version 99, this program reads 1..3; update"):
         navfile.load(path)
 
 

@@ -48,7 +48,7 @@ def test_valid_graph_passes(graph):
         ("audio_lif", {"decay_v": 4097}, "decay_v spans"),
         ("audio_lif", {"threshold": np.zeros(5, np.int64)}, "does not broadcast"),
         ("audio_lif", {"shape": (2, 4, 4)}, "gives shape"),
-        ("audio_lif", {"projections": ()}, "IntLif with 0 projections"),
+        ("audio_pool", {"projections": ()}, "IntOr with 0 projections"),
         ("head", {"bias": np.zeros(4, np.int64)}, "does not broadcast"),
     ],
 )
@@ -91,7 +91,9 @@ def test_identity_weight_must_fit(graph):
 
 
 def test_loops_are_named():
-    with pytest.raises(StageError, match="the graph has a loop: a -> b -> a|b -> a -> b"):
+    with pytest.raises(
+        StageError, match="the graph has a loop without a delay: (a -> b -> a|b -> a -> b)"
+    ):
         topological_order({"a": ("b",), "b": ("a",)})
 
 

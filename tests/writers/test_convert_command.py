@@ -85,6 +85,9 @@ def test_refusal_as_json(tmp_path):
         (["--to", "onxx", "--out", "x"], "did you mean 'onnx'"),
         (["--to", "onnx", "--out", "x", "--branch", "audio"], "go with --to netx"),
         (["--to", "nir", "--out", "x", "--round-bias"], "go with --to netx"),
+        (["--to", "nir", "--out", "x", "--form", "unrolled"], "go with --to onnx"),
+        (["--to", "onnx", "--out", "x", "--form", "unroled"], "did you mean 'unrolled'"),
+        (["--to", "onnx", "--out", "x", "--numbers", "floats"], "did you mean 'float'"),
         (["--to", "nir"], "Missing option '--out'"),
     ],
 )

@@ -16,9 +16,10 @@ from neuroav import navfile
 from neuroav import nodes as rn
 from neuroav.errors import UnsupportedNode
 from neuroav.graph import SpikingGraph
+from neuroav.shapes import output_shape
 from neuroav.sim import real
 from neuroav.sim.trace import collect
-from neuroav.stages import output_shape, verify_graph
+from neuroav.stages import verify_graph
 from neuroav_export.writers import nir as writer
 
 

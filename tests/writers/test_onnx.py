@@ -7,46 +7,19 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
+from onnx_runs import by_reference, loop, metadata, recurrent, session, transposed
 from strategies_intgraph import make_deployment, random_deployment
 
 from neuroav import integer as ig
 from neuroav import navfile
-from neuroav.errors import MissingDependency, OutOfRange, UnsupportedNode
+from neuroav.errors import ConfigError, MissingDependency, OutOfRange, UnsupportedNode
 from neuroav.sim import fast
 from neuroav_export.writers import convert
 from neuroav_export.writers import onnx as writer
 
 seen: set[type] = set()
-
-
-def session(path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def loop(run, model, inputs):
-    """Feed frames and states; return outputs (samples, steps, *shape) by name, states as 'NAME/v'.
-
-    run: (wanted names or None for all, feed) -> values.
-    """
-    states = json.loads({p.key: p.value for p in model.metadata_props}["states"])
-    shapes = {
-        i.name: [d.dim_value for d in i.type.tensor_type.shape.dim[1:]] for i in model.graph.input
-    }
-    names = [o.name for o in model.graph.output]
-    count, steps = next(iter(inputs.values())).shape[:2]
-    state = {n: np.zeros((count, *shapes[n]), np.int64) for n in states}
-    frames: dict[str, list[np.ndarray]] = {n: [] for n in names}
-    for t in range(steps):
-        feed = {n: v[:, t].astype(np.int64) for n, v in inputs.items()} | state
-        for name, value in zip(names, run(None, feed), strict=True):
-            frames[name].append(value)
-        state = {n: frames[after][-1] for n, after in states.items()}
-    return {n: np.stack(v, axis=1) for n, v in frames.items()}
 
 
 def assert_equal(found, expected, graph):
@@ -58,7 +31,8 @@ def assert_equal(found, expected, graph):
     for name in list(found):
         if name.endswith("/v_next") and f"v({name[:-7]})" in expected:
             assert np.array_equal(found.pop(name), expected[f"v({name[:-7]})"]), name
-    assert all(n.endswith("/u_next") or n == f"{graph.output}/v_next" for n in found)
+    own = {f"{graph.output}/{register}_next" for register in "uv"}
+    assert all(n.endswith("/u_next") or "/late/" in n or n in own for n in found)
 
 
 def test_realistic_network_in_onnx_runtime(realistic, tmp_path):
@@ -88,21 +62,21 @@ def test_random_graphs_in_onnx_runtime(seed, tmp_path, fast_outputs):
 def test_the_random_graphs_covered_every_kind():
     every = {*ig.POPULATION_CLASSES, *ig.PROJECTION_CLASSES}
     every -= {ig.IntHostCurrent}  # tests/conformance/test_static_inputs.py
-    assert seen == {c for c in every if c.__name__ not in writer.UNSUPPORTED}
+    assert seen == {c for c in every if not getattr(c, "holds", False)}
 
 
 def test_a_population_that_needs_the_whole_sample_is_refused_by_name():
     counts = ig.IntTimeSum((2,), (ig.IntIdentity("in", 0, 1),))
     readout = ig.IntReadout((2,), (ig.IntIdentity("total", 0, 1),), np.zeros(1, int))
     graph = {"in": ig.IntInput((2,), (), 1), "total": counts, "out": readout}
-    with pytest.raises(UnsupportedNode, match="total: .*IntTimeSum: needs the whole sample"):
-        writer.step_model(make_deployment(graph, "out", 4))
+    with pytest.raises(UnsupportedNode, match="total: .*IntTimeSum in a model of one step: it n"):
+        writer.make_model(make_deployment(graph, "out", 4))
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_graphs_in_onnx_own_evaluator(seed, fast_outputs):
     deployment, inputs = random_deployment(seed, hidden=3, holding=False)
-    model = writer.step_model(deployment)
+    model = writer.make_model(deployment)
     found = loop(ReferenceEvaluator(model).run, model, inputs)
     assert_equal(found, fast_outputs(deployment, inputs), deployment.integer)
 
@@ -127,7 +101,7 @@ def test_sums_beyond_float32_are_cut_into_digits(fast_outputs):
     deployment = wide(255, 300, 255)
     counts = np.zeros((3, 2, 300), np.int64)
     counts[0], counts[1, :, :17], counts[2, 1, 5] = 0, 1, 66
-    model = writer.step_model(deployment)
+    model = writer.make_model(deployment)
     assert sum(n.op_type == "MatMul" for n in model.graph.node) == 4  # 2 digits, twice
     found = loop(ReferenceEvaluator(model).run, model, {"in": counts})
     assert_equal(found, fast_outputs(deployment, {"in": counts}), deployment.integer)
@@ -137,7 +111,7 @@ def test_flag_is_true_where_the_executors_refuse():
     deployment = wide(255, 300, 255)
     counts = np.zeros((2, 2, 300), np.int64)
     counts[1, 1] = 200
-    model = writer.step_model(deployment)
+    model = writer.make_model(deployment)
     found = loop(ReferenceEvaluator(model).run, model, {"in": counts})
     assert found[writer.FLAG].tolist() == [[False, False], [False, True]]
     with pytest.raises(OutOfRange, match="the graded message reached|the readout"):
@@ -148,7 +122,7 @@ def test_flag_is_true_where_the_executors_refuse():
 def test_flag_is_true_for_counts_that_cannot_be(count):
     counts = np.zeros((2, 2, 30), np.int64)
     counts[0, 1, 7] = count
-    model = writer.step_model(wide(1, 30, 255))
+    model = writer.make_model(wide(1, 30, 255))
     found = loop(ReferenceEvaluator(model).run, model, {"in": counts})
     assert found[writer.FLAG].tolist() == [[False, True], [False, False]]
 
@@ -175,9 +149,9 @@ def test_metadata_says_what_the_numbers_mean(realistic, tmp_path):
     done = writer.write(deployment, tmp_path / "step.onnx")
     model = onnx.load(tmp_path / "step.onnx")
     onnx.checker.check_model(model, full_check=True)
-    facts = {p.key: p.value for p in model.metadata_props}
+    facts = metadata(model)
     assert facts["format"] == "neuroav-onnx-step"
-    assert facts["format_version"] == "1"
+    assert (facts["format_version"], facts["numbers"]) == ("1", "integer")
     assert facts["deployment_hash"] == deployment.content_hash == done.hash != ""
     assert json.loads(facts["classes"]) == list(deployment.classes)
     assert (int(facts["steps"]), float(facts["dt_s"])) == (6, deployment.integer.dt_s)
@@ -190,7 +164,7 @@ def test_metadata_says_what_the_numbers_mean(realistic, tmp_path):
 
 
 def test_types_are_int64_with_a_free_batch(chain):
-    graph = writer.step_model(chain[0]).graph
+    graph = writer.make_model(chain[0]).graph
     for info in [*graph.input, *graph.output]:
         kind = info.type.tensor_type
         assert kind.elem_type == (9 if info.name == writer.FLAG else 7)  # BOOL, INT64
@@ -203,3 +177,62 @@ def test_absent_package_names_the_line_that_installs_it(name, chain, tmp_path, m
     with pytest.raises(MissingDependency, match=rf"{name} is not installed.*neuroav\[train\]"):
         convert(chain[0], name, tmp_path / "file")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("network", "evaluator"),
+    [(recurrent, "onnxruntime"), (recurrent, "onnx"), (transposed, "onnxruntime")],
+)  # onnx's own ConvTranspose fails where groups are wider than a channel
+def test_loops_lags_leaks_and_resets(network, evaluator):
+    deployment = network()
+    inputs = counts(deployment, 5, seed=1)
+    expected = by_reference(deployment, inputs)
+    lifs = [n for n, p in deployment.integer.populations.items() if isinstance(p, ig.IntLif)]
+    assert all(0.1 < expected[n].mean() < 0.9 for n in lifs)
+    model = writer.make_model(deployment)
+    onnx.checker.check_model(model, full_check=True)
+    run = session(model).run if evaluator == "onnxruntime" else ReferenceEvaluator(model).run
+    found = loop(run, model, inputs)
+    if network is recurrent:
+        states = json.loads(metadata(model)["states"])
+        assert {f"rec/late/{k}" for k in range(1, 10)} <= states.keys()
+        assert "left/late/1" in states
+        assert "left/late/2" not in states
+        assert "out/u" in states
+    assert not found[writer.FLAG].any()
+    for name in deployment.integer.order:
+        if name not in deployment.integer.inputs:
+            assert np.array_equal(found[name], expected[name]), name
+        if f"v({name})" in expected and f"{name}/v_next" in found:
+            assert np.array_equal(found[f"{name}/v_next"], expected[f"v({name})"]), name
+
+
+def counts(deployment, samples: int, seed: int) -> dict[str, np.ndarray]:
+    rng, steps = np.random.default_rng(seed), deployment.integer.steps
+    return {
+        n: rng.integers(0, p.max_count + 1, (samples, steps, *p.shape))
+        for n, p in deployment.integer.inputs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "steps"}, "unknown form 'steps': allowed are step, unrolled; did you mean"),
+        ({"numbers": "int"}, "unknown numbers 'int': allowed are float, integer"),
+    ],
+)
+def test_unknown_options(options, message, chain, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        convert(chain[0], "onnx", tmp_path / "file", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", writer.FORMS)
+def test_a_layer_named_like_an_output_of_the_model_is_refused(form):
+    graph = {
+        "in": ig.IntInput((2,), (), 1),
+        writer.FLAG: ig.IntReadout((2,), (ig.IntIdentity("in", 0, 1),), np.zeros(1, int)),
+    }
+    with pytest.raises(UnsupportedNode, match="out_of_range: .* output of this name; rename"):
+        writer.make_model(make_deployment(graph, writer.FLAG, 2), form)

@@ -16,12 +16,12 @@ from torch import fx, nn
 from neuroav import nodes as rn
 from neuroav.errors import NeuroavError, StageError, UnsupportedModule
 from neuroav.graph import SpikingGraph
-from neuroav.models import layers
 from neuroav_export.linting.findings import NETWORK, Findings
 from neuroav_export.linting.recover import StandIn, inside_of, kind_of, mended
 from neuroav_export.linting.rules import KINDS
 from neuroav_export.linting.watch import Seen, Shape
 from neuroav_export.trace import CONVERTERS, FUNCTIONS, Builder, Leaf, check_place, convert, leaves
+from neuroav_export.tracing.modules import Converted, step_length
 
 _SIZES = {"size", "dim", "numel", "getattr", "len", "ndimension"}  # they give no tensor
 _PASSED_ON = ("normalisation", "softmax", "dropout")  # their rewrite leaves shape and kind alone
@@ -182,16 +182,17 @@ class Collector(Builder):
             if actual is None:
                 raise _Unseen
             node = StandIn(1.0, shape=actual)
-        return self._put(leaf.name, node, sources)
+        return self._put_all(leaf.name, node, sources)
 
-    def _node_of(self, leaf: Leaf) -> rn.Node | None:
+    def _node_of(self, leaf: Leaf) -> Converted:
         """Return a leaf's node, or what its rewrite would be, and find what is wrong with it."""
         self.visited.add(leaf.qualified)
         self.qualified[leaf.name] = leaf.qualified
         if leaf.qualified in self.whole:
             return StandIn(1.0)
-        if isinstance(leaf.module, layers.Lif):
-            self.dt_s[leaf.name] = leaf.module.parameters_.dt_s
+        dt_s = step_length(leaf.module)
+        if dt_s is not None:
+            self.dt_s[leaf.name] = dt_s
         try:
             check_place(leaf)
         except UnsupportedModule as error:
@@ -205,7 +206,7 @@ class Collector(Builder):
                 inside_of(leaf.qualified, self.modules, self.seen, self.visited, self.findings)
             return self._rewritten(leaf, rule)
 
-    def _rewritten(self, leaf: Leaf, rule: str) -> rn.Node | None:
+    def _rewritten(self, leaf: Leaf, rule: str) -> Converted:
         if rule in _PASSED_ON:
             return None
         module = mended(leaf.module, rule)

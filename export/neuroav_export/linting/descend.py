@@ -19,7 +19,8 @@ from neuroav_export.linting.findings import Findings
 from neuroav_export.linting.recover import StandIn
 from neuroav_export.passes.fold_norm import fold_node
 from neuroav_export.passes.lower import lower_node, lower_output
-from neuroav_export.passes.quantize import Current, Quantizer, Value, align, neuron_problems
+from neuroav_export.passes.neurons import neuron_problems
+from neuroav_export.passes.quantize import Current, Quantizer, Value, align
 from neuroav_export.pipeline import graded_messages
 
 Named = Callable[[str], str]  # node -> qualified name of its layer
@@ -97,7 +98,9 @@ def _put_stand_in(work: Quantizer, name: str) -> None:
     """Put spiking neurons that read what ``name`` reads, so that latencies stay as they are."""
     sources: list[str] = []
     for source in work.graph.inputs[name]:
-        value = work.values[source]
+        value = work.values.get(source)
+        if value is None:  # later in a loop
+            continue
         if isinstance(value, Current):
             sources += [t.source for t in value.terms]
         elif isinstance(value, Value):

@@ -52,6 +52,10 @@ class Findings:
         problem, _, fix = text.partition("; ")
         self.add(layer, rule or "other", problem, "" if rule else fix)
 
+    def take(self, other: Findings) -> None:
+        """Add all findings of another list."""
+        self._found = {**other._found, **self._found}
+
     @property
     def errors(self) -> int:
         """How many of them keep the network from being deployed."""

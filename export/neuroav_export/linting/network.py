@@ -20,8 +20,10 @@ from neuroav_export.linting import descend
 from neuroav_export.linting.collect import Collector
 from neuroav_export.linting.findings import NETWORK, Finding, Findings
 from neuroav_export.linting.recover import inside_of
+from neuroav_export.linting.running import collected
 from neuroav_export.linting.watch import run, trace_around
 from neuroav_export.pipeline import compile_module, real_valued, target_problems, time_first
+from neuroav_export.trace import of_layers, of_our_layers, uses_norse
 
 
 def lint(
@@ -89,8 +91,18 @@ def _trace(
     static: Collection[str],
     findings: Findings,
 ) -> tuple[SpikingGraph | None, Mapping[str, str]]:
-    """Return as much of the traced graph as there is, and qualified names by node."""
+    """Return as much of the traced graph as there is, and qualified names by node.
+
+    A network that torch.fx cannot follow, or of other layers than ours, is judged by a run of it;
+    but one of ours with a fault, or one that does not run, operation by operation all the same.
+    """
     frames = time_first(_distinct(sample))
+    if not _is_traced(twin, frames, max_count, static):
+        ran = Findings()
+        found = collected(twin, frames, max_count, static, ran)
+        if not ran.errors or uses_norse(twin) or not (of_our_layers(twin) or ran.has("fails")):
+            findings.take(ran)
+            return found
     tensors = {n: torch.from_numpy(v.astype(np.float64)) for n, v in frames.items()}
     operations, whole = trace_around(twin, findings)
     seen = run(twin, operations, tensors)
@@ -106,6 +118,20 @@ def _trace(
     for place in sorted(whole):
         inside_of(place, modules, seen, collector.visited, findings)
     return collector.finish(), collector.qualified
+
+
+def _is_traced(
+    twin: nn.Module,
+    frames: Mapping[str, np.ndarray],
+    max_count: Mapping[str, int] | None,
+    static: Collection[str],
+) -> bool:
+    """Return whether torch.fx can follow a network and every layer of it has a node."""
+    try:
+        of_layers(twin, frames, max_count, static)
+    except NeuroavError:
+        return False
+    return True
 
 
 def _distinct(sample: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -12,11 +12,11 @@ from torch import nn
 from neuroav import nodes as rn
 from neuroav.errors import StageError, UnsupportedModule
 from neuroav.models.layers import Lif
-from neuroav.stages import output_shape
+from neuroav.shapes import output_shape
 from neuroav_export.linting.findings import Findings
 from neuroav_export.linting.rules import KINDS, NEURON_PACKAGES
 from neuroav_export.linting.watch import Seen, Shape, is_foreign_neuron
-from neuroav_export.passes.quantize import neuron_problems
+from neuroav_export.passes.neurons import neuron_problems
 from neuroav_export.trace import CONVERTERS, convert
 
 

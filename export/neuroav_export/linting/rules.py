@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from neuroav_export.tracing.kinds import KINDS, NEURON_PACKAGES
+
+__all__ = ["KINDS", "NEURON_PACKAGES", "RULES", "Rule", "Severity", "rules_table"]
+
 Severity = Literal["error", "note"]
 
 
@@ -50,10 +54,10 @@ RULES: dict[str, Rule] = {
         "`Lif`; `neuroav.models.scmrl` has both as blocks",
     ),
     "average-pool": Rule(
-        "average pooling",
-        "means of spikes are no spikes",
-        "`PerStep(nn.MaxPool2d(k))` after the `Lif`, or a stride in the convolution; before the "
-        "class scores `SpatialMean()`",
+        "average pooling of uneven windows, to several places, or in 1 or 3 dimensions",
+        "a chip adds up a window and takes the factor into weights, the same for all windows",
+        "`nn.AvgPool2d(k)` without `ceil_mode`, with padding 0 or `count_include_pad=True`; to one "
+        "place `nn.AdaptiveAvgPool2d(1)` or `SpatialMean()`",
     ),
     "max-pool-form": Rule(
         "max pooling other than `nn.MaxPool2d` with kernel, stride and padding",
@@ -67,24 +71,26 @@ RULES: dict[str, Rule] = {
         "`nn.BatchNorm1d`",
     ),
     "convolution-form": Rule(
-        "convolutions other than `nn.Conv2d`, or weights applied by a function",
+        "convolutions other than `nn.Conv1d`, `nn.Conv2d` and `nn.ConvTranspose2d`, or weights "
+        "applied by a function",
         "the other forms have no circuit here",
-        "`PerStep(nn.Conv2d(...))` or `nn.Linear`; one axis is a kernel of `(1, k)`",
+        "`nn.Conv2d(...)` as a module, inside `PerStep` or a loop over steps, or `nn.Linear`",
     ),
     "recurrent": Rule(
         "RNN, LSTM, GRU",
-        "networks here are feed-forward; what a neuron remembers is its membrane",
-        "`nn.Linear` and `Lif(LifParameters(tau_mem_s=...))` with a longer time constant",
+        "their gates multiply real numbers; a neuron adds spikes",
+        "`RecurrentLif(nn.Linear(n, n))`, `norse.torch.LIFRecurrentCell`, or a longer `tau_mem_s`",
     ),
     "neuron": Rule(
-        "neurons of another library, or Norse's own modules",
+        "neurons of another library, or of Norse other than LIF, LIFBox, IAF, LI and LIBox",
         "their step is not the chip's, or is not known to be",
-        "`neuroav.models.layers.Lif(LifParameters(...))`, which runs Norse's LIFBox equation",
+        "`norse.torch.LIFCell`, `LIFBoxCell`, `IAFCell`, `LIFRecurrentCell`, `LICell` or "
+        "`LIBoxCell`, or `neuroav.models.layers.Lif`",
     ),
     "dropout": Rule(
-        "dropout other than `nn.Dropout`",
-        "only that one is known to do nothing after training",
-        "`nn.Dropout(p)`",
+        "dropout that is on while the network is evaluated",
+        "a chip does the same at every step, nothing by chance",
+        "`nn.Dropout(p)`, or `training=self.training`",
     ),
     "block": Rule(
         "`PerStep` around a module with a forward of its own",
@@ -98,38 +104,38 @@ RULES: dict[str, Rule] = {
         "`nn.BatchNorm1d`, `nn.MaxPool2d`, `nn.Flatten`",
     ),
     "product": Rule(
-        "products, quotients and differences in forward",
+        "products of tensors that have no neuron, powers, quotients of tensors in forward",
         "two tensors meet on a chip by adding, or in neurons that multiply messages; a constant "
         "factor goes into weights",
-        "`Gain(factor)` for a positive constant, `MaskAttention()` for a binary mask, `Multiply()` "
-        "of spikes or of sums over time (`TimeWeightedSum`); take a sign into the weights before",
+        "a constant number as the factor, `MaskAttention()` for a binary mask, `Multiply()` of "
+        "spikes or of sums over time (`TimeWeightedSum`)",
     ),
     "mean": Rule(
-        "means and sums in forward",
-        "which axis holds the time is not known there",
-        "`SpatialMean()` over places, `HeadSum(heads)` over channels, `TimeWeightedSum(steps)` "
-        "over steps, `TimeMean()` at the end",
+        "means, sums and maxima in forward over anything but all steps or all places",
+        "accumulators add up a sample, and a window of places; nothing compares them over time",
+        "`.mean(0)`, `.sum(0)` or `[-1]` over steps at the end in place of a maximum, `.mean((2, "
+        "3))` over places, `HeadSum(heads)` over channels, `TimeWeightedSum(steps)` before the end",
     ),
     "concat": Rule(
-        "joining tensors in forward",
+        "joining tensors in forward other than features side by side or all steps in order",
         _FEED,
-        "`Concat()` of two feature tensors (T, B, M), or `Add()`",
+        "`torch.cat` along the first axis of features, `Concat()`, or `Add()`",
     ),
     "reshape": Rule(
-        "reshaping, transposing and splitting in forward",
+        "splitting, padding, rolling or repeating in forward, or moving 4 and more axes",
         _FEED,
-        "`nn.Flatten(2)` for features, `PerStep(...)` for layers of single frames; keep "
-        "(T, B, C, H, W) otherwise",
+        "`flatten`, `view`, `permute` and `transpose` of features, steps or samples; the rest in "
+        "the data",
     ),
     "index": Rule(
-        "indexing in forward",
+        "taking or writing parts of features in forward",
         _FEED,
         "give each part an input of its own, or a convolution that reads it",
     ),
     "cast": Rule(
-        "casts and copies in forward: `.float()`, `.to()`, `.contiguous()`, `.detach()`",
-        "a chip has one kind of number",
-        "none; the compiler runs the network in float64 as it is",
+        "casts to whole numbers in forward: `.int()`, `.long()`",
+        "currents and spikes are real numbers to the compiler, which rounds them itself",
+        "none, or `.float()`, which changes nothing there",
     ),
     "parameter": Rule(
         "a parameter or buffer used directly in forward",
@@ -144,19 +150,21 @@ RULES: dict[str, Rule] = {
         "`PerStep`",
     ),
     "control-flow": Rule(
-        "a forward that fx cannot follow: branches or loops on tensors, `int(tensor)`, ...",
+        "a forward that does not do the same at every step or for all data: branches on tensors, "
+        "`int(tensor)`, layers left out in a step, ...",
         "a chip does the same at every step, whatever the data",
-        "no `if`, `for` or number made of a tensor in forward; loops over steps are inside `Lif` "
-        "and `PerStep`",
+        "no `if`, `for` or number made of a tensor in forward; loops over steps that call every "
+        "layer in every step",
     ),
     # --- how layers are called
     "constants": Rule(
-        "a layer or sum called with numbers or keywords",
+        "a layer called with numbers or keywords, a sum with a constant, or a layer that only gets "
+        "zeros",
         "only tensors are traced",
         "pass tensors in order; a constant to add is a bias, a factor `Gain(factor)`",
     ),
     "twice": Rule(
-        "a module called twice",
+        "a module called twice in a step",
         _ONE_LAYER,
         "a second module; its weights may be the same parameter",
     ),
@@ -166,9 +174,11 @@ RULES: dict[str, Rule] = {
         "`PerStep(nn.Conv2d(...))`, `PerStep(nn.MaxPool2d(...))`; `Lif` and joins outside",
     ),
     "layout": Rule(
-        "a layer whose output is not (steps, samples, ...)",
+        "a layer that takes steps or samples for something else, or whose output is not (steps, "
+        "samples, ...)",
         "the chip has one frame per step, and samples do not meet",
-        "`nn.Flatten(2)` outside `PerStep`, `nn.Flatten()` inside; axes 0 and 1 stay as they are",
+        "`nn.Flatten(2)` outside `PerStep`, `nn.Flatten()` inside and in loops; cells get `x[t]`, "
+        "and `Steps(network)` runs a network of cells",
     ),
     "shape": Rule(
         "shapes that do not join",
@@ -188,12 +198,36 @@ RULES: dict[str, Rule] = {
     "outputs": Rule(
         "several values returned",
         "the host reads class scores only",
-        "`return scores`; what training needs besides in a method of its own",
+        "`return scores`; `Steps(network)` or `WholeSample(network)` around a network that returns "
+        "its state too",
     ),
     "fails": Rule(
         "forward fails on the sample",
         "what does not run cannot be compiled",
-        "sizes that fit the sample; `nn.Flatten(2)` before a linear layer that reads all places",
+        "sizes that fit the sample, which comes as (steps, samples, ...); `nn.Flatten(2)` before a "
+        "linear layer that reads all places; `Steps(network)` around a network of one step, "
+        "`BatchFirst` around one that takes samples first",
+    ),
+    "state": Rule(
+        "a neuron that gets another state than the one it gave, or whose membrane is read",
+        "a neuron on a chip starts at rest, keeps its state, and sends spikes only",
+        "`z, state = lif(x, state)` in every step, with `state = None` at first; "
+        "`norse.torch.LICell` gives membranes as class scores",
+    ),
+    "loop": Rule(
+        "a loop that is not closed right behind neurons",
+        "what comes a step late is a message, and neurons send messages",
+        "feed back the spikes: `lif(self.fc(x[t]) + self.recurrent(z), state)`",
+    ),
+    "delay-bias": Rule(
+        "a layer with a bias whose output is taken some steps late",
+        "a chip adds the bias in every step, also in the first ones",
+        "`bias=False`, or a delay before the layer: `Delay(n)`, or zeros for it to read at first",
+    ),
+    "permute": Rule(
+        "axes of many values moved in front of something else than a linear layer",
+        "neurons are wired one by one there",
+        "the weights of the next layer in that order, or the data",
     ),
     # --- parameters
     "padding": Rule(
@@ -247,10 +281,9 @@ RULES: dict[str, Rule] = {
         "`tau_mem_s` of at least `dt_s`",
     ),
     "neuron-parameters": Rule(
-        "neurons of one layer with parameters of their own",
-        "a layer has one threshold, reset, rest and time constant",
-        "one number each, or a layer per group of neurons; thresholds that differ can go into "
-        "weights",
+        "`Lif` or leaky integrators with parameters of their own for every neuron",
+        "these layers have one threshold, reset, rest and time constant",
+        "one number each; `norse.torch.LIFCell` and `LIFBoxCell` may have one per neuron",
     ),
     "time-step": Rule(
         "neuron layers with several `dt_s`, or no neurons at all",
@@ -268,10 +301,11 @@ RULES: dict[str, Rule] = {
         "train or load the network again",
     ),
     "end": Rule(
-        "a network that does not end in a mean over time, or has one before its end",
+        "a network that gives a score for every step, or for some steps, or reads such scores "
+        "again",
         "class scores are collected over the sample by accumulators, and read once",
-        "`TimeMean()` as the last layer, after the linear layer of class scores, read by nothing "
-        "else",
+        "`TimeMean()` or `TimeLast()` as the last layer, `scores.mean(0)`, `.sum(0)` or `[-1]`, or "
+        "`WholeSample(network)`",
     ),
     "static-input": Rule(
         "an input of real values that something other than a first layer reads",
@@ -331,42 +365,6 @@ RULES: dict[str, Rule] = {
         "note",
     ),
 }
-
-# Names of classes, functions and methods in lower case, by the rule they break.
-_NAMES: dict[str, str] = {
-    "activation": "relu relu_ relu6 leakyrelu leaky_relu prelu rrelu elu selu celu gelu silu mish "
-    "sigmoid logsigmoid hardsigmoid hardswish hardtanh tanh tanhshrink softplus softsign "
-    "softshrink hardshrink threshold glu clamp clip heaviside sign",
-    "softmax": "softmax softmax2d log_softmax logsoftmax softmin adaptivelogsoftmaxwithloss",
-    "normalisation": "layernorm layer_norm groupnorm group_norm instancenorm1d instancenorm2d "
-    "instancenorm3d instance_norm rmsnorm rms_norm localresponsenorm local_response_norm normalize",
-    "attention": "multiheadattention multi_head_attention_forward transformer transformerencoder "
-    "transformerencoderlayer transformerdecoder transformerdecoderlayer "
-    "scaled_dot_product_attention matmul bmm mm einsum baddbmm",
-    "average-pool": "avgpool1d avgpool2d avgpool3d adaptiveavgpool1d adaptiveavgpool2d "
-    "adaptiveavgpool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d lppool1d lppool2d lp_pool2d",
-    "max-pool-form": "maxpool1d maxpool3d adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d "
-    "fractionalmaxpool2d maxunpool2d max_pool1d max_pool2d max_pool3d adaptive_max_pool2d amax "
-    "max_pool2d_with_indices",
-    "batch-norm-form": "batchnorm3d syncbatchnorm lazybatchnorm1d lazybatchnorm2d batch_norm",
-    "convolution-form": "conv1d conv3d convtranspose1d convtranspose2d convtranspose3d conv2d "
-    "linear lazyconv2d lazylinear bilinear unfold fold conv_transpose2d",
-    "recurrent": "rnn lstm gru rnncell lstmcell grucell",
-    "dropout": "dropout1d dropout2d dropout3d alphadropout featurealphadropout dropout",
-    "product": "mul mul_ multiply imul sub sub_ subtract isub rsub div div_ truediv neg pow square "
-    "sqrt exp log rsqrt addcmul",
-    "mean": "mean sum nanmean std var norm max min argmax cumsum",
-    "concat": "cat concat concatenate stack hstack vstack",
-    "reshape": "reshape view flatten unflatten permute transpose swapaxes movedim squeeze "
-    "unsqueeze split chunk unbind repeat repeat_interleave expand expand_as t flip "
-    "roll pad tile interpolate",
-    "cast": "float double half bfloat16 to type type_as int long contiguous detach clone cpu cuda",
-    "index": "getitem select narrow index_select gather take masked_fill where",
-}
-KINDS: dict[str, str] = {name: rule for rule, names in _NAMES.items() for name in names.split()}
-# Packages whose modules are neurons with their own loop over steps.
-NEURON_PACKAGES = {"norse", "snntorch", "spikingjelly", "sinabs", "lava", "rockpool", "bindsnet"}
 
 
 def rules_table() -> str:

@@ -28,7 +28,8 @@ def mask(q: Quantizer, name: str, node: rn.Mask, x: list) -> Value:
     copies = ig.IntConv2d(
         gate.name, 0, ones, (1, 1), (0, 0), (1, 1), heads, q.arith.weight_bits, "excitatory"
     )
-    return q.put(name, ig.IntAnd(shape, (copies, ig.IntIdentity(value.name, 0, 1))), Fraction(1))
+    both = (gate.late(copies), value.late(ig.IntIdentity(value.name, 0, 1)))
+    return q.put(name, ig.IntAnd(shape, both), Fraction(1))
 
 
 def attention(
@@ -36,8 +37,9 @@ def attention(
 ) -> Value:
     """Put the counts of q (k^T v), in the form that keeps its state in fewer neurons."""
     shape, steps = q.graph.shapes[name], q.graph.steps
+    values = [q.message(name, v) for v in x]
     projections = tuple(
-        ig.IntIdentity(q.message(name, v).name, 0, 1, port=port) for port, v in enumerate(x)
+        v.late(ig.IntIdentity(v.name, 0, 1, port=port)) for port, v in enumerate(values)
     )
     temporal = isinstance(node, rn.TemporalAttention)
     places, part = (steps if temporal else int(np.prod(shape[1:]))), shape[0] // node.heads
@@ -59,7 +61,11 @@ def _saturation(graph: SpikingGraph, name: str, scale: float) -> int:
     """
     readers = graph.consumers(name)
     lif = graph.nodes[readers[0]] if len(readers) == 1 else None
-    if not isinstance(lif, rn.Lif) or lif.v_leak or lif.v_reset:
+    if not isinstance(lif, rn.Lif) or lif.tau_syn_s is not None or lif.reset != "value":
+        return 0
+    if any(np.ndim(v) for v in (lif.tau_mem_s, lif.v_threshold)) or np.any(lif.v_leak):
+        return 0
+    if np.any(lif.v_reset):
         return 0
     level = lif.v_threshold * lif.tau_mem_s / (graph.dt_s * scale)
     return int(np.floor(level)) + 1  # spikes where v' > level

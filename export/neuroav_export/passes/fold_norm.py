@@ -16,6 +16,7 @@ import numpy as np
 from neuroav import nodes as rn
 from neuroav.errors import UnsupportedNode
 from neuroav.graph import SpikingGraph
+from neuroav_export.passes.values import SYNAPSES
 
 
 def fold_norm(graph: SpikingGraph) -> SpikingGraph:
@@ -35,13 +36,22 @@ def fold_node(graph: SpikingGraph, name: str) -> SpikingGraph:
         return graph
     source = graph.inputs[name][0]
     layer = graph.nodes[source]
-    if not isinstance(layer, (rn.Conv2d, rn.Dense)) or graph.consumers(source) != (name,):
+    if not isinstance(layer, SYNAPSES) or graph.consumers(source) != (name,):
         raise UnsupportedNode(
             f"{name}: batch norm follows {source} ({type(layer).__name__}), it can be folded "
             "only into a convolution or linear layer that nothing else reads; move it there",
             rule="batch-norm-place",
         )
     bias = np.zeros(len(norm.scale)) if layer.bias is None else layer.bias
-    scale = norm.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
-    folded = replace(layer, weight=layer.weight * scale, bias=bias * norm.scale + norm.shift)
+    folded = replace(layer, weight=_scaled(layer, norm.scale), bias=bias * norm.scale + norm.shift)
     return graph.with_nodes(nodes={source: folded}, remove=[name], rewire={name: source})
+
+
+def _scaled(layer: rn.Conv2d | rn.ConvTranspose2d | rn.Dense, scale: np.ndarray) -> np.ndarray:
+    """Return the layer's weights times a factor per output channel, (channels,)."""
+    if not isinstance(layer, rn.ConvTranspose2d):
+        return layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+    groups = layer.groups  # its output channels are the second axis, group by group
+    split = layer.weight.reshape(groups, -1, *layer.weight.shape[1:])
+    found = split * scale.reshape(groups, 1, -1, 1, 1)
+    return found.reshape(layer.weight.shape)

@@ -20,10 +20,11 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav.errors import UnsupportedNode
 from neuroav.host import HostLayer
-from neuroav.quantization import integer_decay, integer_threshold
+from neuroav.quantization import integer_decay, integer_threshold, neuron_threshold
+from neuroav_export.passes.values import Current, Value
 
 if TYPE_CHECKING:
-    from neuroav_export.passes.quantize import Quantizer, Value
+    from neuroav_export.passes.quantize import Quantizer
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class HostCurrent:
     source: str
 
 
+AnyValue = Value | Current | StaticInput | HostCurrent  # what a node has become
+
+
 def refusal(name: str, source: str) -> UnsupportedNode:
     """Return the error of a node that reads a static input, or its layer, and cannot."""
     return UnsupportedNode(
@@ -51,12 +55,20 @@ def refusal(name: str, source: str) -> UnsupportedNode:
     )
 
 
-def host_neurons(q: Quantizer, name: str, node: rn.Lif, current: HostCurrent) -> Value:
+def host_neurons(q: Quantizer, name: str, node: rn.Lif | rn.If, current: HostCurrent) -> Value:
     """Put the neurons that read a host layer, or their spikes if the host runs them too."""
     if q.graph.consumers(current.name) != (name,):
         raise refusal(name, current.name)
-    d = q.graph.dt_s / node.tau_mem_s
-    real_threshold = (node.v_threshold - node.v_leak) / d
+    one = not any(isinstance(v, np.ndarray) for v in vars(node).values())
+    plain = isinstance(node, rn.Lif) and node.tau_syn_s is None and node.reset == "value"
+    if not isinstance(node, rn.Lif) or not plain or not one:
+        raise UnsupportedNode(
+            f"{name}: reads a layer that the host computes; such neurons are LIF without synaptic "
+            "current, with one time constant and threshold, reset to rest",
+            rule="static-input",
+        )
+    d = q.graph.dt_s / float(node.tau_mem_s)
+    real_threshold = float(neuron_threshold(node, q.graph.dt_s))
     unit = real_threshold / (q.arith.bias_max - 1)
     threshold = int(integer_threshold(real_threshold, np.array([unit]), q.arith, node.inclusive)[0])
     shape, decay = q.graph.shapes[name], integer_decay(d, q.arith)

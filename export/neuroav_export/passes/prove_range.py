@@ -19,8 +19,9 @@ from neuroav import nodes as rn
 from neuroav.bounds import Bound, bounds
 from neuroav.fixed import Arithmetic
 from neuroav.graph import SpikingGraph
-from neuroav_export.passes.limit_range import synaptic_layers
+from neuroav_export.passes.limit_range import channels, synaptic_layers
 from neuroav_export.passes.quantize import Quantized
+from neuroav_export.passes.values import SYNAPSES
 
 MOST = 1.25
 MARGIN = 1.005  # rounded weights may add up to a little more than the real ones
@@ -83,8 +84,8 @@ def _coarser(graph: SpikingGraph, name: str, unit: np.ndarray) -> dict[str, rn.N
     changed: dict[str, rn.Node] = {}
     for layer in _layers(graph, name):
         node = graph.nodes[layer]
-        assert isinstance(node, (rn.Conv2d, rn.Dense, rn.Readout))
-        least = np.broadcast_to(unit, len(node.weight))
+        assert isinstance(node, (*SYNAPSES, rn.Readout))
+        least = np.broadcast_to(unit, channels(node))
         if node.least_unit is not None:
             least = np.maximum(least, node.least_unit)
         changed[layer] = replace(node, least_unit=np.array(least))

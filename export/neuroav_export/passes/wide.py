@@ -41,7 +41,7 @@ def time_sum(q: Quantizer, name: str, node: rn.TimeSum, x: list) -> Value:
         projections, unit = _synapses(q, name, node, x[0], step)
     else:
         value = q.message(name, x[0])
-        projections, unit = (ig.IntIdentity(value.name, 0, 1),), value.scale
+        projections, unit = (value.late(ig.IntIdentity(value.name, 0, 1)),), value.scale
     shift = _shift(q, name, node, unit * step)
     population = ig.IntTimeSum(q.graph.shapes[name], projections, weights, shift)
     return _put(q, name, population, unit * step)
@@ -73,8 +73,8 @@ def product(q: Quantizer, name: str, node: rn.Product, x: list) -> Value:
         relay = ig.IntSpread(first.name, 0, (shape[1], shape[2]), port=0)
     unit = first.scale * second.scale
     shift = _shift(q, name, node, unit)
-    other = ig.IntIdentity(second.name, 0, 1, port=1)
-    return _put(q, name, ig.IntProduct(shape, (relay, other), shift), unit)
+    other = second.late(ig.IntIdentity(second.name, 0, 1, port=1))
+    return _put(q, name, ig.IntProduct(shape, (first.late(relay), other), shift), unit)
 
 
 def _put(q: Quantizer, name: str, pop: ig.IntTimeSum | ig.IntProduct, unit: Fraction) -> Value:
@@ -95,7 +95,7 @@ def readers(graph: SpikingGraph, name: str) -> list[str]:
     """Return who reads a node's messages, behind what only scales or reshapes them."""
     found = []
     for reader in graph.consumers(name):
-        if isinstance(graph.nodes[reader], (rn.Scale, rn.Flatten)):
+        if isinstance(graph.nodes[reader], (rn.Scale, rn.Flatten, rn.Reshape, rn.Delay)):
             found += readers(graph, reader)
         else:
             found.append(reader)

@@ -2,7 +2,7 @@
 
 A format is one module here: ``write(deployment, path)``, ``CONSUMES`` (the integer graph or its
 real-valued twin), ``CARRIES`` and ``UNSUPPORTED`` (node class -> how, or why not). A file is
-written whole or not at all; ``sanafe`` writes a folder.
+written whole or not at all; ``sanafe`` and ``lava`` write a folder.
 """
 
 from __future__ import annotations
@@ -14,15 +14,22 @@ from typing import Any
 
 from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, unknown_name
-from neuroav_export.writers import netx, nir, onnx, sanafe
+from neuroav_export.writers import lava, netx, nir, onnx, sanafe
 from neuroav_export.writers.base import Written
 
-FORMATS: dict[str, ModuleType] = {"onnx": onnx, "netx": netx, "nir": nir, "sanafe": sanafe}
+FORMATS: dict[str, ModuleType] = {
+    "onnx": onnx,
+    "netx": netx,
+    "nir": nir,
+    "sanafe": sanafe,
+    "lava": lava,
+}
 WRITERS: dict[str, Callable[..., Written]] = {
     "onnx": onnx.write,
     "netx": netx.write,
     "nir": nir.write,
     "sanafe": sanafe.write,
+    "lava": lava.write,
 }
 
 
@@ -47,8 +54,15 @@ def convert(deployment: Deployment, to: str, path: str | Path, **options: Any) -
 
 
 def carries_table(to: str) -> str:
-    """Return the Markdown table of what a format carries, as ``docs/formats.md`` shows it."""
-    module = FORMATS[to]
-    rows = [f"| `{name}` | {how} |" for name, how in module.CARRIES.items()]
-    rows += [f"| `{name}` | **not carried**: {why} |" for name, why in module.UNSUPPORTED.items()]
-    return "\n".join([f"| {module.CONSUMES} class | in the file |", "|---|---|", *rows])
+    """Return the Markdown tables of what a format carries, as ``docs/formats.md`` shows them.
+
+    One for its graph, and one for every further module in its ``ALSO``.
+    """
+    tables = []
+    for module in (FORMATS[to], *getattr(FORMATS[to], "ALSO", ())):
+        rows = [f"| `{name}` | {how} |" for name, how in module.CARRIES.items()]
+        rows += [
+            f"| `{name}` | **not carried**: {why} |" for name, why in module.UNSUPPORTED.items()
+        ]
+        tables.append("\n".join([f"| {module.CONSUMES} class | in the file |", "|---|---|", *rows]))
+    return "\n\n".join(tables)

@@ -58,6 +58,7 @@ UNSUPPORTED = {
     "IntSum": "sends graded messages; netx's CUBA neurons send spikes",
     "IntReadout": "is an accumulator; netx's CUBA neurons send spikes",
     "IntSpatialSum": "ends in flat channels; netx's Conv keeps rows and columns",
+    "IntConvTranspose2d": "is a transposed convolution; netx does not build those",
     "IntSpread": "leads to a product of two populations, not a chain",
     "IntPlace": "joins two populations, not a chain",
     "IntAnd": "reads two populations, not a chain",
@@ -186,6 +187,11 @@ def _problem(graph: ig.IntGraph, name: str, arith: Arithmetic) -> str | None:
             return UNSUPPORTED.get(kind, f"{kind} is unknown to the netx writer")
     if len(pop.projections) != 1:
         return f"sums {len(pop.projections)} projections; a netx block has one"
+    (p,) = pop.projections
+    if p.lag:
+        return f"reads {p.source} {p.lag} frames late; the chain here is of the same frame"
+    if isinstance(p, ig.IntIdentity) and graph.populations[p.source].shape != pop.shape:
+        return f"reads {p.source} on other axes; netx keeps rows and columns"
     if isinstance(pop, ig.IntLif):
         problem = _neuron_problem(pop, arith)
         if problem:
@@ -197,6 +203,10 @@ def _problem(graph: ig.IntGraph, name: str, arith: Arithmetic) -> str | None:
 
 
 def _neuron_problem(pop: ig.IntLif, arith: Arithmetic) -> str | None:
+    if pop.reset != "zero":
+        return f"resets by {pop.reset!r}; netx's neurons go to zero"
+    if len(np.unique(pop.decay_u)) != 1 or len(np.unique(pop.decay_v)) != 1:
+        return "its neurons differ in decay; Lava's hold one per layer"
     if len(np.unique(pop.threshold)) != 1:
         return "its neurons differ in threshold; netx holds one per layer"
     bias = shift_left(pop.bias_mantissa, pop.bias_exponent)
@@ -292,7 +302,8 @@ def _neuron(pop: ig.Population) -> Layer:
     if not isinstance(pop, ig.IntLif):  # IntOr: v = 64 a forgets all, so s = v > 0 is a > 0
         return {"neuron": cuba | {"iDecay": 4096, "vDecay": 4096, "vThMant": 0}}
     threshold = int(pop.threshold.flat[0])
-    decays = {"iDecay": pop.decay_u + 1, "vDecay": pop.decay_v, "vThMant": threshold}
+    decay_u, decay_v = (int(np.unique(d)[0]) for d in (pop.decay_u, pop.decay_v))
+    decays = {"iDecay": decay_u + 1, "vDecay": decay_v, "vThMant": threshold}
     bias = shift_left(pop.bias_mantissa, pop.bias_exponent) >> BIAS_SHIFT
     full = np.broadcast_to(bias, pop.shape)
     layer: Layer = {"neuron": cuba | decays}

@@ -39,6 +39,7 @@ CARRIES = {
     "IntSpatialAttention": "its messages, and the synapses onto its state; no state neurons",
     "IntTemporalAttention": "its messages, and the synapses onto its state; no state neurons",
     "IntConv2d": f"{_EDGES}, on `conv` synapse hardware",
+    "IntConvTranspose2d": f"{_EDGES}, on `conv` synapse hardware",
     "IntPool": f"{_EDGES}, on `conv` synapse hardware",
     "IntDense": f"{_EDGES}, on `dense` synapse hardware",
     "IntIdentity": f"{_EDGES}, on `sparse` synapse hardware",

@@ -51,6 +51,10 @@ def message_bounds(graph: ig.IntGraph, arith: Arithmetic) -> dict[str, int]:
     """
     payload = (1 << (arith.payload_bits - 1)) - 1
     bounds: dict[str, int] = {}
+    for group in graph.groups:
+        for name in group if graph.loops(group) else ():  # not known before what feeds back is
+            spiking = isinstance(graph.populations[name], ig.SPIKING_CLASSES)
+            bounds[name] = 1 if spiking else payload
     for name in graph.order:
         pop = graph.populations[name]
         if isinstance(pop, ig.IntInput):

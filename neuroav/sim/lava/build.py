@@ -13,8 +13,10 @@
 | IntWinner | ``Winner`` (own) |
 | IntSpatialAttention, IntTemporalAttention | ``SpatialAttention``, ``TemporalAttention`` (own) |
 | IntConv2d, IntPool | ``MatrixConv`` (own), or ``Conv`` |
+| IntConvTranspose2d | ``Sparse``, unrolled |
 | IntDense | ``Dense`` |
 | IntIdentity, IntSpatialSum, IntSpread, IntPlace | ``Sparse`` |
+| lag | ``Gate`` (own): nothing of the sample before |
 | delay | ``Delay`` (own), or a chain of identity ``Sparse`` |
 | recording | ``Recorder`` (own); voltages by the models of ``LIFReset`` |
 
@@ -46,15 +48,18 @@ from neuroav.sim.lava.checked import (
     CheckedProdNeuron,
     record_voltage,
     set_check,
+    set_neuron,
 )
 from neuroav.sim.lava.layout import inner, inner_columns, inner_shape
 from neuroav.sim.lava.processes.accumulator import Accumulator
 from neuroav.sim.lava.processes.attention import SpatialAttention, TemporalAttention
 from neuroav.sim.lava.processes.conv import MatrixConv
 from neuroav.sim.lava.processes.delay import Delay
+from neuroav.sim.lava.processes.gate import Gate
 from neuroav.sim.lava.processes.recorder import PORTS, Recorder
 from neuroav.sim.lava.processes.time_sum import TimeSum
 from neuroav.sim.lava.processes.winner import Winner
+from neuroav.sim.sanafe.unroll import unroll
 
 CHECKED_MODELS = {
     LIFReset: CheckedLifReset,
@@ -137,11 +142,13 @@ def build(network: Network, inputs: dict[str, np.ndarray]) -> None:
         else:
             process = _neurons(network, name, pop)
             network.ports[name] = process.s_out
-            for p in pop.projections:
-                port = IN_PORTS.get(type(process), ("a_in",))[p.port]
-                _project(network, name, p).connect(getattr(process, port))
         process.name = name
         network.neurons[name] = process
+    for name in graph.order:  # only now: in a loop a source may come after what reads it
+        process = network.neurons[name]
+        for p in graph.populations[name].projections:
+            port = IN_PORTS.get(type(process), ("a_in",))[p.port]
+            _project(network, name, p).connect(getattr(process, port))
 
 
 def record(network: Network, files: dict[str, str], states: dict[str, str], counter: str) -> Any:
@@ -198,6 +205,8 @@ def _neurons(network: Network, name: str, pop: ig.Population) -> Any:
         return Winner(limit=payload, copies=network.copies, samples=window, **common)
     if isinstance(pop, ig.IntReadout):
         common |= {"bias": _per_neuron(pop.bias, pop, shape), "limit": bound, "samples": window}
+        if pop.leaky:
+            common["leak"] = (pop.decay_u, pop.decay_v, pop.input_shift, network.arith.decay_bits)
         return Accumulator(reset_interval=steps, reset_offset=first, **common)
     process = _stock(pop, shape, steps, first)
     set_check(process, network.check(name, latency, network.bounds[name]))
@@ -214,16 +223,21 @@ def _stock(pop: ig.Population, shape: tuple[int, ...], steps: int, first: int) -
         level = int(isinstance(pop, ig.IntAnd))
         return LIFReset(shape=shape, du=FULL_DECAY, dv=FULL_DECAY, vth=level, reset_interval=1)
     assert isinstance(pop, ig.IntLif)
-    return LIFReset(
+    decays = (pop.decay_u, pop.decay_v)
+    each = any(np.ndim(d) for d in decays)
+    process = LIFReset(
         shape=shape,
-        du=int(pop.decay_u),
-        dv=int(pop.decay_v),
+        du=0 if each else int(pop.decay_u),
+        dv=0 if each else int(pop.decay_v),
         bias_mant=_per_neuron(pop.bias_mantissa, pop, shape),
         bias_exp=int(pop.bias_exponent),
         vth=_per_neuron(pop.threshold, pop, shape),
         reset_interval=steps,
         reset_offset=first,
     )
+    by_neuron = [_per_neuron(np.asarray(d), pop, shape).astype(np.int64) for d in decays]
+    set_neuron(process, (by_neuron[0], by_neuron[1]) if each else None, pop.reset == "subtract")
+    return process
 
 
 def _per_neuron(value: np.ndarray, pop: ig.Population, shape: tuple[int, ...]) -> np.ndarray:
@@ -237,9 +251,9 @@ def _project(network: Network, target: str, p: ig.Projection) -> Any:
     """Return the port that carries the synaptic sums of one projection, shaped as its target."""
     name = f"{target} from {p.source}"
     source = network.graph.populations[p.source].shape
-    port = _delay(network, p.source, p.delay)
+    port = _gate(network, target, p, _delay(network, p.source, p.delay))
     if isinstance(p, (ig.IntConv2d, ig.IntPool)):
-        process = _convolution(network, name, p, source)
+        process = _convolution(network, name, target, p, source)
         port.connect(process.s_in)
         return process.a_out
     if isinstance(p, ig.IntDense):
@@ -256,22 +270,56 @@ def _project(network: Network, target: str, p: ig.Projection) -> Any:
         process = _sparse(name, _channel_of_place(source, p.places), network.copies)
     elif isinstance(p, ig.IntPlace):
         process = _sparse(name, _places(p, source), network.copies)
+    elif isinstance(p, ig.IntConvTranspose2d):
+        mode, shape = p.sign_mode, network.graph.populations[target].shape
+        process = _sparse(name, _unrolled(p, source, shape), network.copies, p.weight_bits, mode)
     else:
         assert isinstance(p, ig.IntIdentity)
-        weights = identity(int(np.prod(source)), dtype=np.int32, format="csr") * int(p.weight)
+        weights = _unrolled(p, source, network.graph.populations[target].shape)
         process = _sparse(name, weights, network.copies)
     port.flatten().connect(process.s_in)
     return process.a_out.reshape(network.shape(network.graph.populations[target].shape))
 
 
-def _convolution(network: Network, name: str, p: ig.IntConv2d | ig.IntPool, source: ig.Shape):
+def _unrolled(p: ig.Projection, source: ig.Shape, target: ig.Shape) -> csr_matrix:
+    """Return a projection's synapses, (target, source) in Lava's order of neurons."""
+    found = unroll(p, source, target)
+    rows, columns = (
+        np.argsort(inner(np.arange(int(np.prod(s))).reshape(s), len(s)).reshape(-1))[numbers]
+        for s, numbers in ((target, found.target), (source, found.source))
+    )
+    size = (int(np.prod(target)), int(np.prod(source)))
+    return csr_matrix((found.weight.astype(np.int32), (rows, columns)), shape=size)
+
+
+def _gate(network: Network, target: str, p: ig.Projection, port: Any) -> Any:
+    """Return the port that carries a projection's messages; none of the sample before, if late."""
+    if not p.lag:
+        return port
+    graph = network.graph
+    # at Lava's step t it lets through what reaches frame 0 of the target at step t + 1
+    first = (graph.latency[target] - graph.held(target)) % graph.steps
+    gate = Gate(
+        shape=port.shape,
+        interval=graph.steps,
+        offset=first,
+        closed=p.lag,
+        name=f"{target} from {p.source}, {p.lag} late",
+    )
+    port.connect(gate.s_in)
+    return gate.a_out
+
+
+def _convolution(
+    network: Network, name: str, target: str, p: ig.IntConv2d | ig.IntPool, source: ig.Shape
+):
     if isinstance(p, ig.IntPool):
         weight = np.ones((source[0], 1, *p.kernel), np.int64)
         dilation, groups = (1, 1), source[0]
     else:
         weight, dilation, groups = p.weight, p.dilation, p.groups
     # the sums of frame k are formed one step before they are sent
-    latency = network.graph.latency[p.source] + p.delay
+    latency = network.graph.latency[target] - network.graph.held(target) - 1
     geometry: dict[str, Any] = {
         "input_shape": network.shape(source),
         "stride": tuple(p.stride),
@@ -332,18 +380,25 @@ def _places(p: ig.IntPlace, source: ig.Shape) -> csr_matrix:
     )
 
 
-def _sparse(name: str, weights: csr_matrix, copies: int = 1) -> Sparse:
-    """Return the process of weights that are all the same number, for every copy of the network.
+def _sparse(
+    name: str, weights: csr_matrix, copies: int = 1, bits: int = 8, mode: str = ""
+) -> Sparse:
+    """Return the process of synapses, for every copy of the network.
 
-    Lava stores odd weights only if all have the same sign."""
-    weight = int(weights.data[0])
-    mode = SignMode.EXCITATORY if weight > 0 else SignMode.INHIBITORY
-    if weight == -256:  # an inhibitory synapse ends at -255
-        mode = SignMode.MIXED
+    mode: sign mode of weights; without it they are all the same number, and Lava stores odd ones
+    only if all have the same sign.
+    """
+    if mode:
+        sign = SignMode[mode.upper()]
+    else:
+        weight = int(weights.data[0])
+        sign = SignMode.EXCITATORY if weight > 0 else SignMode.INHIBITORY
+        if weight == -256:  # an inhibitory synapse ends at -255
+            sign = SignMode.MIXED
     return Sparse(
         weights=kron(identity(copies, dtype=np.int32), weights, format="csr"),
         name=name,
         num_message_bits=GRADED,
-        num_weight_bits=8,
-        sign_mode=mode,
+        num_weight_bits=int(bits),
+        sign_mode=sign,
     )

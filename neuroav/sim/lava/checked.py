@@ -46,6 +46,12 @@ def set_check(process, check: Check) -> None:
     process.proc_params["check"] = check
 
 
+def set_neuron(process, decays: tuple[np.ndarray, np.ndarray] | None, subtract: bool) -> None:
+    """Give a LIFReset decays of u and v by neuron, int64 of its shape, or a subtracting reset."""
+    if decays is not None or subtract:
+        process.proc_params["neuron"] = (decays, subtract)
+
+
 def record_voltage(process, file: str) -> None:
     """Have the model of a LIFReset write ``v`` after time step t to row t - 1 of an existing
     ``.npy`` file, (steps, *shape)."""
@@ -55,17 +61,28 @@ def record_voltage(process, file: str) -> None:
 class CheckedLifReset(PyLifResetModelBitAcc):
     """Raises OutOfRange where ``u`` would wrap or ``v`` saturate; records ``v`` on request.
 
-    A port of another process to ``v`` would do, but costs a process each and a phase per step."""
+    A port of another process to ``v`` would do, but costs a process each and a phase per step.
+    What Lava's own lacks comes in by ``set_neuron``: decays by neuron, and a reset that subtracts.
+    """
 
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
+        self._decays, self._subtract = proc_params.get("neuron", (None, False))
         file = proc_params.get("voltage")
         self._voltages = np.load(file, mmap_mode="r+") if file else None
 
     def run_spk(self) -> None:
+        if self._decays is not None:  # Lava sets its variables after the constructor
+            self.du, self.dv = self._decays
         super().run_spk()
         if self._voltages is not None:
             self._voltages[self.time_step - 1] = self.v
+
+    def reset_voltage(self, spike_vector: np.ndarray) -> None:
+        if self._subtract:
+            self.v -= np.where(spike_vector, self.effective_vth, 0).astype(self.v.dtype)
+        else:
+            super().reset_voltage(spike_vector)
 
     def subthr_dynamics(self, activation_in: np.ndarray) -> None:
         check: Check = self.proc_params["check"]
@@ -84,8 +101,8 @@ class CheckedLifReset(PyLifResetModelBitAcc):
             self.v.astype(np.int64),
             a,
             self.effective_bias,
-            decay_u=int(self.du),
-            decay_v=int(self.dv),
+            decay_u=self.du if self._decays is not None else int(self.du),
+            decay_v=self.dv if self._decays is not None else int(self.dv),
             threshold=self.vth,
             arith=arith,
             where=check.where,

@@ -31,6 +31,10 @@ def unroll(projection: ig.Projection, source: ig.Shape, target: ig.Shape) -> Syn
     if isinstance(projection, ig.IntConv2d):
         p = projection
         return _convolution(p.weight, p.stride, p.padding, p.dilation, p.groups, source, target)
+    if isinstance(projection, ig.IntConvTranspose2d):  # a convolution from the other end
+        form = (projection.stride, projection.padding, projection.dilation, projection.groups)
+        back = _convolution(projection.weight, *form, target, source)
+        return Synapses(back.target, back.source, back.weight)
     if isinstance(projection, ig.IntPool):
         ones = np.ones((source[0], 1, *projection.kernel), np.int64)
         stride, padding = projection.stride, projection.padding

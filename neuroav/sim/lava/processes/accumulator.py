@@ -12,15 +12,16 @@ from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
 
-from neuroav.fixed import check_range
+from neuroav.fixed import check_range, decay
 
 
 class Accumulator(AbstractProcess):
-    """v' = v + a + bias, sent at every step.
+    """v' = v + a + bias, sent at every step; leaky ones as ``integer.IntReadout`` says.
 
     shape: of the neurons; bias: int64, broadcasts to it. reset_interval, reset_offset: v is cleared
     before step t when t % interval == offset, as in ``LIFReset``. limit: largest magnitude of v.
     samples: (first, last) time step whose v is range checked; outside it raises OutOfRange.
+    leak: None, or (decay_u or None, decay_v, input_shift, fraction bits of the decays).
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class Accumulator(AbstractProcess):
         reset_offset: int,
         limit: int,
         samples: tuple[int, int] = (1, 1 << 62),
+        leak: tuple[int | None, int, int, int] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
             shape=shape,
+            leak=leak,
             bias=bias,
             reset_interval=reset_interval,
             reset_offset=reset_offset,
@@ -55,6 +58,7 @@ class PyAccumulatorModel(PyLoihiProcessModel):
 
     def __init__(self, proc_params) -> None:
         super().__init__(proc_params)
+        self._u = np.zeros(proc_params["shape"], np.int64)
         self._v = np.zeros(proc_params["shape"], np.int64)
         self._bias = proc_params["bias"]
         self._interval, self._offset = proc_params["reset_interval"], proc_params["reset_offset"]
@@ -62,13 +66,25 @@ class PyAccumulatorModel(PyLoihiProcessModel):
 
     def run_spk(self) -> None:
         if self.time_step % self._interval == self._offset:
+            self._u[...] = 0
             self._v[...] = 0
-        self._v += self.a_in.recv() + self._bias
-        if self._first <= self.time_step <= self._last:
-            check_range(
-                self._v,
-                self.proc_params["limit"],
-                self.proc_params["name"],
-                "the readout accumulator",
-            )
+        watched = self._first <= self.time_step <= self._last
+        a = self.a_in.recv().astype(np.int64)
+        if self.proc_params["leak"] is None:
+            self._v += a + self._bias
+        else:
+            self._leak(a, watched)
+        if watched:
+            self._check(self._v, "the readout accumulator")
         self.s_out.send(self._v.astype(np.int32))
+
+    def _leak(self, a: np.ndarray, watched: bool) -> None:
+        decay_u, decay_v, shift, bits = self.proc_params["leak"]
+        kept = 0 if decay_u is None else decay(self._u, decay_u + 1, bits)
+        self._u = kept + (a << shift) + self._bias
+        if watched:
+            self._check(self._u, "the readout's current")
+        self._v = decay(self._v, decay_v, bits) + self._u
+
+    def _check(self, value: np.ndarray, what: str) -> None:
+        check_range(value, self.proc_params["limit"], self.proc_params["name"], what)
