@@ -163,7 +163,8 @@ def test_an_error_in_the_callers_code_ends_the_run(small_network, processes):
 
 
 CALLER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path.insert(0, {folder!r})
 import conftest
 from neuroav.sim import lava

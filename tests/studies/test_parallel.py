@@ -75,7 +75,8 @@ def lingering(folder: Path) -> list[int]:
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
 sys.path[:0] = {path!r}
 import parallel_tasks
 from neuroav.studies.parallel import carry_out
