@@ -12,16 +12,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from neuroav.errors import StageError
-
-Pair = tuple[int, int]
-# Marks fields that the first version of FILE.nav lacks, with the first version that has them; not
-# written at default.
-LATER = "later"
-
-
-def _need(condition: bool, node: object, message: str, rule: str = "") -> None:
-    if not condition:
-        raise StageError(f"{type(node).__name__}: {message}", rule=rule)
+from neuroav.neuron_nodes import LATER, Delay, If, Li, Lif, Pair, check_peak, need
+from neuroav.neuron_nodes import Number as Number  # ``nodes`` names all there is
 
 
 def _finite(node: object) -> None:
@@ -34,12 +26,6 @@ def _finite(node: object) -> None:
                 "infinite; allowed are finite numbers; train or load the network again",
                 rule="not-finite",
             )
-
-
-def _peak(node: TimeSum | Product | Li) -> None:
-    value = node.peak
-    fits = value is None or (isinstance(value, float) and 0 <= value < float("inf"))
-    _need(fits, node, f"peak is {value!r}, must be a finite number from 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +55,8 @@ class Conv2d:
     least_unit: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
-        _need(
+        need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
+        need(
             self.bias is None or self.bias.shape == (self.weight.shape[0],),
             self,
             "bias must be (out,)",
@@ -90,8 +76,8 @@ class Dense:
     least_unit: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        _need(self.weight.ndim == 2, self, f"weight has {self.weight.ndim} axes, needs 2")
-        _need(
+        need(self.weight.ndim == 2, self, f"weight has {self.weight.ndim} axes, needs 2")
+        need(
             self.bias is None or self.bias.shape == (self.weight.shape[0],),
             self,
             "bias must be (out,)",
@@ -107,7 +93,7 @@ class BatchNorm:
     shift: np.ndarray
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             self.scale.shape == self.shift.shape and self.scale.ndim == 1,
             self,
             "scale and shift must both be (channels,)",
@@ -133,79 +119,10 @@ class ConvTranspose2d:
     least_unit: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        _need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
+        need(self.weight.ndim == 4, self, f"weight has {self.weight.ndim} axes, needs 4")
         out = self.weight.shape[1] * self.groups
-        _need(self.bias is None or self.bias.shape == (out,), self, "bias must be (out,)")
+        need(self.bias is None or self.bias.shape == (out,), self, "bias must be (out,)")
         _finite(self)
-
-
-Number = float | np.ndarray  # one for all neurons, or float64 that broadcasts to their shape
-
-
-@dataclass(frozen=True, eq=False)
-class Lif:
-    """Leaky integrate-and-fire (Norse ``LIFBox``), with synaptic current where tau_syn_s is given.
-
-    i' = i - (dt / tau_syn) i + x     (i' = x without tau_syn_s)
-    v' = v + (dt / tau_mem) * ((v_leak - v) + i');  spike = v' > v_threshold
-    v = v_reset where it spiked, else v'.   dt is the graph's ``dt_s``. i is not reset.
-
-    tau_mem_s, tau_syn_s: time constants in seconds. Others in units of the membrane variable. All
-    four of one value or one per neuron. inclusive: v_threshold is the largest float32 below the
-    level at which the neuron spikes. reset: 'value', or 'subtract' for v' - v_threshold in place of
-    v_reset.
-    """
-
-    tau_mem_s: Number
-    v_threshold: Number = 1.0
-    v_reset: Number = 0.0
-    v_leak: Number = 0.0
-    inclusive: bool = False
-    tau_syn_s: Number | None = field(default=None, metadata={LATER: 3})
-    reset: str = field(default="value", metadata={LATER: 3})
-
-    def __post_init__(self) -> None:
-        values = (self.tau_mem_s, self.v_threshold, self.v_reset, self.v_leak)
-        _neuron(self, (*values, 1.0 if self.tau_syn_s is None else self.tau_syn_s))
-        for what in ("tau_mem_s", "tau_syn_s"):
-            value = getattr(self, what)
-            positive = value is None or bool(np.all(np.asarray(value) > 0))
-            _need(positive, self, f"{what} is {value}, must be positive", "time-constant")
-
-
-@dataclass(frozen=True, eq=False)
-class If:
-    """Integrate-and-fire without leak: v' = v + x; spike = v' > v_threshold, then the reset.
-
-    v_threshold, v_reset: one value or one per neuron; reset: as for ``Lif``, rest being 0.
-    inclusive: as for ``Lif``.
-    """
-
-    v_threshold: Number = 1.0
-    v_reset: Number = 0.0
-    inclusive: bool = False
-    reset: str = "value"
-
-    def __post_init__(self) -> None:
-        _neuron(self, (self.v_threshold, self.v_reset))
-
-
-def _neuron(node: Lif | If, values: tuple[Number, ...]) -> None:
-    finite = all(bool(np.isfinite(v).all()) for v in values)
-    _need(finite, node, f"parameters must be finite, found {values}", "not-finite")
-    known = node.reset in ("value", "subtract")
-    _need(known, node, f"reset is {node.reset!r}, must be 'value' or 'subtract'", "reset")
-
-
-@dataclass(frozen=True, eq=False)
-class Delay:
-    """What came ``steps`` steps ago, 0 in the first ones of a sample. A loop closes here."""
-
-    steps: int
-
-    def __post_init__(self) -> None:
-        whole = type(self.steps) is int and self.steps >= 1
-        _need(whole, self, f"steps is {self.steps!r}, must be a whole number from 1", "delay")
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,12 +140,15 @@ class Permute:
 
 
 @dataclass(frozen=True, eq=False)
-class SumPool2d:
-    """Sum over windows, zero padded."""
-
+class _Pool2d:
     kernel: Pair
     stride: Pair
     padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SumPool2d(_Pool2d):
+    """Sum over windows, zero padded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,12 +157,8 @@ class AvgPool2d(SumPool2d):
 
 
 @dataclass(frozen=True, eq=False)
-class MaxPool2d:
+class MaxPool2d(_Pool2d):
     """Maximum over windows; padding never wins."""
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +178,7 @@ class Scale:
     factor: float
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             bool(np.isfinite(self.factor)) and self.factor > 0,
             self,
             f"factor is {self.factor}, must be positive and finite",
@@ -307,33 +223,12 @@ class Readout:
     v_leak: float = field(default=0.0, metadata={LATER: 3})
 
     def __post_init__(self) -> None:
-        _need(
+        need(
             self.weight.ndim == 2 and self.bias.shape == (self.weight.shape[0],),
             self,
             "weight must be (classes, in) and bias (classes,)",
         )
         _finite(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Li:
-    """Leaky membrane without threshold: ``Lif``'s v' at every step. Parameters as there.
-
-    peak: largest |(v - v_leak) tau_mem / dt|, or sum of those over the steps so far, seen on the
-    compiler's sample; it decides how fine the registers count. None where it was not measured.
-    """
-
-    tau_mem_s: float
-    v_leak: float = 0.0
-    tau_syn_s: float | None = None
-    peak: float | None = None
-
-    def __post_init__(self) -> None:
-        _peak(self)
-        for what in ("tau_mem_s", "tau_syn_s"):
-            value = getattr(self, what)
-            fits = value is None or (bool(np.isfinite(value)) and value > 0)
-            _need(fits, self, f"{what} is {value}, must be positive and finite", "time-constant")
 
 
 @dataclass(frozen=True, eq=False)
@@ -395,13 +290,13 @@ class TimeSum:
     peak: float | None = field(default=None, metadata={LATER: 2})
 
     def __post_init__(self) -> None:
-        _peak(self)
+        check_peak(self)
         if self.weights is None:
             return
         vector = isinstance(self.weights, np.ndarray) and self.weights.ndim == 1
-        _need(vector and self.weights.dtype.kind == "f", self, "weights must be (steps,) numbers")
+        need(vector and self.weights.dtype.kind == "f", self, "weights must be (steps,) numbers")
         _finite(self)
-        _need(bool(self.weights.any()), self, "weights are all 0: no step counts")
+        need(bool(self.weights.any()), self, "weights are all 0: no step counts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,7 +307,7 @@ class Product:
     peak: float | None = field(default=None, metadata={LATER: 2})
 
     def __post_init__(self) -> None:
-        _peak(self)
+        check_peak(self)
 
 
 NODE_CLASSES: tuple[type, ...] = (

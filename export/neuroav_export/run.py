@@ -87,9 +87,23 @@ def export_run(
     if accuracy_budget is not None:
         mixed = widths_within(accuracy_budget, what, check, data, options, target, progress)
         options = replace(options, layer_bits=mixed.layer_bits)
-    deployment = compile_module(
+    probe = Probe({n: getattr(test, n) for n in names}, data_labels(data, test.labels))
+    origin = provenance(config, data.content_hash, options)
+    frames = {n: getattr(check, n) for n in names}
+    deployment = compiled(what, frames, target, options, provenance=origin, probe=probe)
+    if place:
+        first = {n: v[:PROBE_SAMPLES] for n, v in frames.items()}
+        deployment = on_cores(deployment, first, spread=spread)
+    return summary(navfile.save(deployment, out), options.bits, options.layer_bits, mixed)
+
+
+def compiled(
+    what: RunNetwork, frames: Mapping[str, np.ndarray], target: str, options: Options, **more: Any
+) -> Deployment:
+    """Return the deployment of a run's network; more: as for ``compile_module``."""
+    return compile_module(
         what.module,
-        {n: getattr(check, n) for n in names},
+        frames,
         target=target,
         bits=options.bits,
         calibration=options.calibration,
@@ -99,13 +113,8 @@ def export_run(
         max_count=what.max_count,
         static=what.static,
         winner=what.winner,
-        provenance=provenance(config, data.content_hash, options),
-        probe=Probe({n: getattr(test, n) for n in names}, data_labels(data, test.labels)),
+        **more,
     )
-    if place:
-        first = {n: getattr(check, n)[:PROBE_SAMPLES] for n in names}
-        deployment = on_cores(deployment, first, spread=spread)
-    return summary(navfile.save(deployment, out), options.bits, options.layer_bits, mixed)
 
 
 def widths_within(

@@ -134,15 +134,21 @@ def sample_bytes(graph: ig.IntGraph, *, states: bool = False) -> int:
     kept = sum(p.neurons for p in graph.populations.values()) * (16 if states else 8)
     unrolled = max(
         (
-            p.weight[0].size * p.groups * int(np.prod(pop.shape[1:]))
+            p.weight[0].size * p.groups * _places(graph, p, pop)
             for pop in graph.populations.values()
             for p in pop.projections
-            if isinstance(p, ig.IntConv2d)
+            if isinstance(p, (ig.IntConv2d, ig.IntConvTranspose2d))
         ),
         default=0,
     )
     widest = max(p.neurons for p in graph.populations.values())
     return graph.steps * (kept + 4 * 8 * widest) + 8 * unrolled
+
+
+def _places(graph: ig.IntGraph, p: ig.IntConv2d | ig.IntConvTranspose2d, pop: ig.Population) -> int:
+    """Return the places that a kernel is applied to."""
+    source = graph.populations[p.source].shape
+    return int(np.prod((pop.shape if isinstance(p, ig.IntConv2d) else source)[1:]))
 
 
 def _run_batch(

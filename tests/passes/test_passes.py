@@ -14,6 +14,7 @@ from neuroav import integer as ig
 from neuroav import nodes as rn
 from neuroav import quantization as qz
 from neuroav.errors import ProfileError, UnsupportedNode
+from neuroav.graph import SpikingGraph
 from neuroav.hardware import load_profile
 from neuroav.models.layers import (
     Add,
@@ -31,6 +32,7 @@ from neuroav.stages import verify_graph, verify_integer
 from neuroav_export import compile_module
 from neuroav_export.passes.fold_norm import fold_norm
 from neuroav_export.passes.lower import lower
+from neuroav_export.pipeline import compile_graph
 from neuroav_export.trace import trace
 
 ARITH = load_profile("loihi2").arithmetic
@@ -337,3 +339,25 @@ def test_currents_of_several_layers_meet_in_one_neuron():
     twin = collect(real.run(deployment.real, inputs))["lif"]
     assert 0.02 < twin.mean() < 0.9
     assert (spikes == twin).mean() > 0.99
+
+
+def soft_reset(inclusive: bool = False) -> SpikingGraph:
+    """Return x -> dense -> neurons that subtract their threshold -> mean of spikes."""
+    nodes = {"x": rn.Input((3,), 1), "fc": rn.Dense(np.eye(3) * 2), "mean": rn.TimeMean(),
+             "lif": rn.Lif(2e-3, 0.5, inclusive=inclusive, reset="subtract")}  # fmt: skip
+    inputs = {"x": (), "fc": ("x",), "lif": ("fc",), "mean": ("lif",)}
+    return SpikingGraph(nodes, inputs, dict.fromkeys(nodes, (3,)), "mean", 1e-3, 4, "traced")
+
+
+def test_a_reset_that_subtracts_needs_a_target_that_can():
+    x = {"x": np.ones((2, 4, 3), np.int32)}
+    built = compile_graph(soft_reset(), x)
+    assert built.integer.populations["lif"].reset == "subtract"
+    assert collect(fast.run(built, x))["lif"].any()
+    with pytest.raises(UnsupportedNode, match=r"neurons reset to 0 .* but lif subtract"):
+        compile_graph(soft_reset(), x, target="loihi1")
+
+
+def test_a_reset_that_subtracts_the_level_it_spikes_at_is_refused():
+    with pytest.raises(UnsupportedNode, match="lif: subtracts a threshold that it also spikes at"):
+        compile_graph(soft_reset(inclusive=True), {"x": np.ones((2, 4, 3), np.int32)})

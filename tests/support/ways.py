@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from unittest import mock
 
-from neuroav.sim import currents, populations
+from neuroav.sim import attentions, currents, populations
 
 WAYS = ("as it chooses", "whole products", "events", "torch alone")
 
@@ -17,7 +17,10 @@ def forced(way: str) -> ExitStack:
         patch = mock.patch.object(currents.Events, "pay", return_value=way == "events")
         stack.enter_context(patch)
     if way == WAYS[-1]:
-        for name, other in (("lif", "steps"), ("attention", "products")):
-            plain = getattr(populations, f"{name}_{other}")
-            stack.enter_context(mock.patch.object(populations, f"{name}_compiled", plain))
+        for module, name, other in (
+            (populations, "lif", "steps"),
+            (attentions, "attention", "products"),
+        ):
+            plain = getattr(module, f"{name}_{other}")
+            stack.enter_context(mock.patch.object(module, f"{name}_compiled", plain))
     return stack

@@ -35,9 +35,8 @@ from lava.proc.graded.process import GradedVec
 from lava.proc.io.source import RingBuffer
 from lava.proc.lif.process import LIFReset
 from lava.proc.prodneuron.process import ProdNeuron
-from lava.proc.sparse.process import Sparse
 from lava.utils.weightutils import SignMode
-from scipy.sparse import csr_matrix, identity, kron
+from scipy.sparse import identity
 
 from neuroav import integer as ig
 from neuroav.fixed import Arithmetic
@@ -59,7 +58,7 @@ from neuroav.sim.lava.processes.gate import Gate
 from neuroav.sim.lava.processes.recorder import PORTS, Recorder
 from neuroav.sim.lava.processes.time_sum import TimeSum
 from neuroav.sim.lava.processes.winner import Winner
-from neuroav.sim.sanafe.unroll import unroll
+from neuroav.sim.lava.sparse import GRADED, channel_of_place, places, sparse, unrolled
 
 CHECKED_MODELS = {
     LIFReset: CheckedLifReset,
@@ -71,7 +70,6 @@ IN_PORTS = {  # of processes with several, in the order of a population's ports
     SpatialAttention: ("q_in", "k_in", "v_in"),
     TemporalAttention: ("q_in", "k_in", "v_in"),
 }
-GRADED = 24  # any number above 0 makes a connection pass whole integers; 0 would cast to bool
 FULL_DECAY = 4095  # of ``u``: Lava adds 1, so nothing is left
 
 
@@ -265,31 +263,20 @@ def _project(network: Network, target: str, p: ig.Projection) -> Any:
             sign_mode=SignMode[p.sign_mode.upper()],
         )
     elif isinstance(p, ig.IntSpatialSum):
-        process = _sparse(name, _channel_of_place(source, source[1:]).T, network.copies)
+        process = sparse(name, channel_of_place(source, source[1:]).T, network.copies)
     elif isinstance(p, ig.IntSpread):
-        process = _sparse(name, _channel_of_place(source, p.places), network.copies)
+        process = sparse(name, channel_of_place(source, p.places), network.copies)
     elif isinstance(p, ig.IntPlace):
-        process = _sparse(name, _places(p, source), network.copies)
+        process = sparse(name, places(p, source), network.copies)
     elif isinstance(p, ig.IntConvTranspose2d):
         mode, shape = p.sign_mode, network.graph.populations[target].shape
-        process = _sparse(name, _unrolled(p, source, shape), network.copies, p.weight_bits, mode)
+        process = sparse(name, unrolled(p, source, shape), network.copies, p.weight_bits, mode)
     else:
         assert isinstance(p, ig.IntIdentity)
-        weights = _unrolled(p, source, network.graph.populations[target].shape)
-        process = _sparse(name, weights, network.copies)
+        weights = unrolled(p, source, network.graph.populations[target].shape)
+        process = sparse(name, weights, network.copies)
     port.flatten().connect(process.s_in)
     return process.a_out.reshape(network.shape(network.graph.populations[target].shape))
-
-
-def _unrolled(p: ig.Projection, source: ig.Shape, target: ig.Shape) -> csr_matrix:
-    """Return a projection's synapses, (target, source) in Lava's order of neurons."""
-    found = unroll(p, source, target)
-    rows, columns = (
-        np.argsort(inner(np.arange(int(np.prod(s))).reshape(s), len(s)).reshape(-1))[numbers]
-        for s, numbers in ((target, found.target), (source, found.source))
-    )
-    size = (int(np.prod(target)), int(np.prod(source)))
-    return csr_matrix((found.weight.astype(np.int32), (rows, columns)), shape=size)
 
 
 def _gate(network: Network, target: str, p: ig.Projection, port: Any) -> Any:
@@ -355,50 +342,7 @@ def _delay(network: Network, source: str, steps: int) -> Any:
             network.delayed[source, steps] = line.a_out
         else:
             before = _delay(network, source, steps - 1)
-            link = _sparse(name, identity(int(np.prod(shape)), dtype=np.int32, format="csr"))
+            link = sparse(name, identity(int(np.prod(shape)), dtype=np.int32, format="csr"))
             before.flatten().connect(link.s_in)
             network.delayed[source, steps] = link.a_out.reshape(shape)
     return network.delayed[source, steps]
-
-
-def _channel_of_place(source: ig.Shape, places: tuple[int, ...]) -> csr_matrix:
-    """Return unit weights from the first axis of ``source`` to every one of ``places``."""
-    channels = np.tile(np.arange(source[0]), places[0] * places[1])
-    rows = np.arange(len(channels))
-    return csr_matrix(
-        (np.ones(len(rows), np.int32), (rows, channels)), shape=(len(rows), source[0])
-    )
-
-
-def _places(p: ig.IntPlace, source: ig.Shape) -> csr_matrix:
-    """Return one weight per source neuron, to the neuron ``offset`` further on."""
-    count = int(np.prod(source))
-    order = np.arange(count).reshape(source)  # our numbers of the neurons, in Lava's order
-    rows = p.offset + np.ascontiguousarray(inner(order, len(source))).reshape(-1)
-    return csr_matrix(
-        (np.full(count, p.weight, np.int32), (rows, np.arange(count))), shape=(p.size, count)
-    )
-
-
-def _sparse(
-    name: str, weights: csr_matrix, copies: int = 1, bits: int = 8, mode: str = ""
-) -> Sparse:
-    """Return the process of synapses, for every copy of the network.
-
-    mode: sign mode of weights; without it they are all the same number, and Lava stores odd ones
-    only if all have the same sign.
-    """
-    if mode:
-        sign = SignMode[mode.upper()]
-    else:
-        weight = int(weights.data[0])
-        sign = SignMode.EXCITATORY if weight > 0 else SignMode.INHIBITORY
-        if weight == -256:  # an inhibitory synapse ends at -255
-            sign = SignMode.MIXED
-    return Sparse(
-        weights=kron(identity(copies, dtype=np.int32), weights, format="csr"),
-        name=name,
-        num_message_bits=GRADED,
-        num_weight_bits=int(bits),
-        sign_mode=sign,
-    )
