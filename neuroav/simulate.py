@@ -147,7 +147,7 @@ def _run_data(
     config: Mapping[str, Any], cache_dir: Path, data_root: Path | None, progress: Progress | None
 ) -> Any:
     """Return the data set that a network was trained on."""
-    from neuroav.data import FrameSpec, is_zero_shot, load, load_zero_shot
+    from neuroav.data import frame_spec, is_zero_shot, load, load_zero_shot
 
     common: dict[str, Any] = {
         "preset": config["preset"],
@@ -158,8 +158,8 @@ def _run_data(
     }
     if is_zero_shot(config["name"]):
         return load_zero_shot(config["name"], steps=config["steps"], **common)
-    spec = FrameSpec(steps=config["steps"], visual_size=config["visual_size"])
-    return load(config["name"], spec=spec, **common)
+    name, sizes = config["name"], {k: config[k] for k in ("steps", "visual_size")}
+    return load(name, spec=frame_spec(name, **sizes), **common)
 
 
 def probe_samples(deployment: Deployment, samples: int | None = None) -> Samples:

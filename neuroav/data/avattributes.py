@@ -111,6 +111,8 @@ def _features(base: AVData, split: str) -> zs.Features:
     """Return the recordings of a split as vectors; labels are digits."""
     part = base.split(split)
     frames = part.frames()
+    assert frames.audio is not None
+    assert frames.visual is not None
     heard = frames.audio.astype(np.float32).sum(axis=-1).reshape(len(part), -1)
     seen = frames.visual.astype(np.float32).sum(axis=1).reshape(len(part), -1)
     names = np.array([f"{split}-{i}" for i in range(len(part))])

@@ -47,14 +47,16 @@ _MAX_RATIO = 1100  # deflate cannot do better than 1032:1; more is a damaged siz
 class Recordings:
     """Paired recordings of a data set as events, in manifest order.
 
-    audio: columns channel, time; visual: columns x, y, p, time (us). labels (N,) int64.
-    split (N,) uint8, index into ``SPLITS``. source: arrays (N, ...) telling what each was made of.
-    meta: at least name, preset, data_seed, classes, audio_channels, audio_window_us, sensor,
-    visual_window_us.
+    audio: columns channel, time; visual: columns x, y, p, time (us); of data laid out otherwise
+    (``meta["layout"]``, 'windowed' where it is not said) as its module says; None where a set lacks
+    a modality. labels (N,) int64. split (N,) uint8, index into ``SPLITS``. source: arrays (N, ...)
+    telling what each was made of. meta: at least name, preset, data_seed and classes; of windowed
+    events also audio_channels, audio_window_us, sensor, visual_window_us. ``validation`` = 'test'
+    where a protocol chooses by its test set, as published ones do.
     """
 
-    audio: Ragged
-    visual: Ragged
+    audio: Ragged | None
+    visual: Ragged | None
     labels: np.ndarray
     split: np.ndarray
     meta: dict[str, Any]
@@ -64,6 +66,8 @@ class Recordings:
         """Every array of the file by its path in it."""
         flat = {"labels": self.labels, "split": self.split}
         for modality, events in (("audio", self.audio), ("visual", self.visual)):
+            if events is None:
+                continue
             flat |= {f"{modality}/{name}": column for name, column in events.columns.items()}
             flat[f"{modality}/offsets"] = events.offsets
         flat |= {f"source/{name}": array for name, array in self.source.items()}
@@ -184,10 +188,13 @@ def _assemble(datasets: dict[str, np.ndarray]) -> Recordings:
             if path.startswith(prefix)
         }
 
-    audio, visual = group("audio/"), group("visual/")
+    def events(modality: str) -> Ragged | None:
+        columns = group(f"{modality}/")
+        return Ragged(columns, columns.pop("offsets")) if columns else None
+
     return Recordings(
-        Ragged({k: v for k, v in audio.items() if k != "offsets"}, audio["offsets"]),
-        Ragged({k: v for k, v in visual.items() if k != "offsets"}, visual["offsets"]),
+        events("audio"),
+        events("visual"),
         datasets["labels"],
         datasets["split"],
         json.loads(datasets["meta"].tobytes()),

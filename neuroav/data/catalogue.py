@@ -4,123 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from neuroav.data import avattributes, avdigits, cache, gzsl, nmnistfsdd, speech
-from neuroav.data.augment import Augmentation
-from neuroav.data.avdata import AVData
+from neuroav.data import avattributes, avdigits, cache, gzsl, nmnistfsdd, preparing, published
+from neuroav.data.avdata import AVData, Spec
 from neuroav.data.avdigits import Progress
+from neuroav.data.entries import ENTRIES
 from neuroav.data.frames import FrameSpec
+from neuroav.data.info import DatasetInfo
 from neuroav.data.zeroshot import STAGES, ZeroShotData
 from neuroav.errors import DataError, unknown_name
 
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """Facts about a data set.
-
-    name, title, presets, classes (() where its files list them), licence; limits: what it cannot
-    show; augmentation: what to alter its training recordings by. features: feature vectors and
-    class texts (``neuroav.data.zeroshot``), not events.
-    """
-
-    name: str
-    title: str
-    presets: tuple[str, ...]
-    classes: tuple[str, ...]
-    licence: str
-    limits: tuple[str, ...]
-    augmentation: Augmentation
-    features: bool = False
-
-
-def _benchmark(title: str, name: str) -> DatasetInfo:
-    """Facts of one of the published zero-shot benchmarks."""
-    return DatasetInfo(
-        name=name,
-        title=f"{title}: audio-visual zero-shot benchmark, features and splits of AVCA",
-        presets=tuple(gzsl.PRESETS),
-        classes=(),
-        licence=(
-            "Not in the package: read from the data root. Class lists, splits and word vectors: "
-            "AVCA-GZSL release (MIT); word vectors derive from fastText wiki.en (CC BY-SA 3.0)."
-        ),
-        limits=(
-            "one averaged vector per clip and modality; cls-temporal has sequences",
-            "SeLaVi features (main) were trained on VGGSound without labels",
-            "the reference loader attaches the text of other classes to many classes",
-        ),
-        augmentation=Augmentation(),
-        features=True,
-    )
-
-
-DATASETS: dict[str, DatasetInfo] = {
-    "av-digits": DatasetInfo(
-        name="av-digits",
-        title="Spoken and written digits as spikes, generated here: 1797 label-level pairs",
-        presets=("default", "easy", "hard", "unreliable"),
-        classes=("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
-        licence=(
-            "Pictures: UCI Optical Recognition of Handwritten Digits, CC BY 4.0. Speech is made by "
-            "espeak-ng (GPL-3.0-or-later), run as a separate program; only spikes are kept."
-        ),
-        limits=(
-            "synthetic speech, though no voice is in two splits",
-            "pictures of 8x8 pixels before a virtual event camera",
-            "the writers of the pictures are not recorded: one may be in two splits",
-            "sound and picture share a label, not a moment: no audio-visual synchrony",
-            "450 test pairs: accuracies are good to about two points",
-        ),
-        augmentation=Augmentation(),
-    ),
-    "nmnist-fsdd": DatasetInfo(
-        name="nmnist-fsdd",
-        title="Recorded speech and event-camera digits: 2000 label-level pairs, one speaker apart",
-        presets=tuple(nmnistfsdd.PRESETS),
-        classes=speech.WORDS,
-        licence=(
-            "Pictures: N-MNIST (Orchard et al. 2015), CC BY-SA 4.0. Speech: Free Spoken Digit "
-            "Dataset, CC BY-SA 4.0. Neither is in the package: both are read from the data root."
-        ),
-        limits=(
-            "four speakers: every fold tests on one, and folds differ by far more than seeds do",
-            "validation hears other recordings of the training speakers, so it is the easier",
-            "500 test sounds share 150 test pictures: the pairs are not independent",
-            "who wrote which digit is not used: a writer may be in two splits",
-            "sound and picture share a label, not a moment: no audio-visual synchrony",
-        ),
-        augmentation=Augmentation(
-            stretch=0.12, shift=0.08, drop=0.3, channel_shift=2, band_mask=8, time_mask=0.15
-        ),
-    ),
-    "av-attributes": DatasetInfo(
-        name="av-attributes",
-        title="A digit heard and a digit seen, some never together: zero-shot vectors of av-digits",
-        presets=avattributes.PRESETS,
-        classes=(),
-        licence="As av-digits, of whose recordings it is made; attributes: this project.",
-        limits=(
-            "default: every digit is trained on in some pair; what is unseen is the combination",
-            "digits: seven classes to learn 35 attributes from, so most of them are confounded",
-            "synthetic speech and pictures of 8x8 pixels, as in av-digits",
-        ),
-        augmentation=Augmentation(),
-        features=True,
-    ),
-    "ucf-gzsl": _benchmark("UCF101", "ucf-gzsl"),
-    "vggsound-gzsl": _benchmark("VGGSound", "vggsound-gzsl"),
-    "activitynet-gzsl": _benchmark("ActivityNet", "activitynet-gzsl"),
+DATASETS: dict[str, DatasetInfo] = ENTRIES | {
+    module.INFO.name: module.INFO for module in published.MODULES
 }
 
 # Each offers parameters(preset, seed, limit), generate(preset, seed, limit, progress, data_root)
 # and made_with().
 _GENERATORS: dict[str, ModuleType] = {"av-digits": avdigits, "nmnist-fsdd": nmnistfsdd}
+# Each offers what ``neuroav.data.plans`` says.
+_PLANNED: dict[str, ModuleType] = {module.INFO.name: module for module in published.MODULES}
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -163,17 +71,31 @@ def _require_events(name: str) -> None:
         raise DataError(f"{name}: holds features with class texts; load_zero_shot reads it")
 
 
+def frame_spec(name: str, *, steps: int, visual_size: int) -> Spec:
+    """How the data set is laid out as network input; ConfigError for what it cannot be.
+
+    steps: time steps. visual_size: edge of the picture, of data sets that leave the choice.
+    """
+    if name in _PLANNED:
+        return _PLANNED[name].spec(steps, visual_size)
+    return FrameSpec(steps=steps, visual_size=visual_size)
+
+
 def cache_path(
     name: str,
     *,
     preset: str = "default",
     data_seed: int = 0,
     cache_dir: Path,
+    data_root: Path | None = None,
     limit: int | None = None,
 ) -> Path:
     """Where the prepared data lies or would lie; its name holds a hash of every parameter."""
     _require_events(name)
-    stated = _GENERATORS[name].parameters(preset, data_seed, limit)
+    if name in _PLANNED:
+        stated = _PLANNED[name].parameters(preset, data_seed, limit, data_root)
+    else:
+        stated = _GENERATORS[name].parameters(preset, data_seed, limit)
     stated = {**stated, "cache_version": cache.VERSION}
     key = hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]
     return Path(cache_dir) / name / f"{preset}-{key}.h5"
@@ -193,6 +115,8 @@ def prepare(
     force: bool = False,
     progress: Progress | None = None,
     limit: int | None = None,
+    jobs: int = 1,
+    skip_broken: bool = False,
 ) -> Path:
     """Make sure the data is in the cache, and return its file.
 
@@ -206,11 +130,17 @@ def prepare(
     """
     if is_zero_shot(name):
         return _check_features(name, preset, data_seed, cache_dir, data_root, progress)
-    path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
+    chosen: dict[str, Any] = {
+        "preset": preset,
+        "data_seed": data_seed,
+        "data_root": data_root,
+        "limit": limit,
+    }
+    path = cache_path(name, cache_dir=cache_dir, **chosen)
     if path.exists() and not force:
         cache.read(path, _remedy(name))
         return path
-    _generate(name, path, preset, data_seed, limit, progress, data_root)
+    _generate(name, path, progress, jobs=jobs, skip_broken=skip_broken, **chosen)
     return path
 
 
@@ -244,13 +174,25 @@ def _check_features(
 def _generate(
     name: str,
     path: Path,
+    progress: Progress | None,
+    *,
     preset: str,
     data_seed: int,
-    limit: int | None,
-    progress: Progress | None,
     data_root: Path | None,
-) -> cache.Recordings:
+    limit: int | None,
+    jobs: int = 1,
+    skip_broken: bool = False,
+) -> None:
     """Make the recordings and write them to ``path``."""
+    if name in _PLANNED:
+        module = _PLANNED[name]
+        plan = module.plan(preset, data_seed, limit, data_root)
+        cache.require_folder(path.parent)
+        preparing.carry_out(
+            plan, Path(str(data_root)), path, module.made_with(),
+            jobs=jobs, skip_broken=skip_broken, progress=progress,
+        )  # fmt: skip
+        return
     generator = _GENERATORS[name]
     cache.require_folder(path.parent)
     recordings = generator.generate(preset, data_seed, limit, progress, data_root)
@@ -259,7 +201,6 @@ def _generate(
     cache.save(path, recordings, generator.made_with())
     if progress is not None:
         progress("write", 1, 1)
-    return recordings
 
 
 def load(
@@ -269,16 +210,21 @@ def load(
     data_seed: int = 0,
     cache_dir: Path,
     data_root: Path | None = None,
-    spec: FrameSpec | None = None,
+    spec: Spec | None = None,
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> AVData:
     """The data set, from the cache or else prepared first. Errors as ``prepare``."""
-    path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
-    if path.exists():
-        recordings = cache.read(path, _remedy(name))
-    else:
-        recordings = _generate(name, path, preset, data_seed, limit, progress, data_root)
+    chosen: dict[str, Any] = {
+        "preset": preset,
+        "data_seed": data_seed,
+        "data_root": data_root,
+        "limit": limit,
+    }
+    path = cache_path(name, cache_dir=cache_dir, **chosen)
+    if not path.exists():
+        _generate(name, path, progress, **chosen)
+    recordings = cache.read(path, _remedy(name))
     return AVData.of(recordings, spec or FrameSpec(), DATASETS[name].augmentation)
 
 
@@ -301,7 +247,10 @@ def describe(
     info = dataset_info(name)
     if info.features:
         return _describe_features(info, preset, data_seed, cache_dir, data_root)
-    path = cache_path(name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, limit=limit)
+    path = cache_path(
+        name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, data_root=data_root,
+        limit=limit,
+    )  # fmt: skip
     facts = asdict(info) | {
         "preset": preset,
         "data_seed": data_seed,
@@ -363,12 +312,12 @@ def _contents(recordings: cache.Recordings) -> dict[str, Any]:
         labels = recordings.labels[recordings.split == code]
         counts = np.bincount(labels, minlength=len(classes)).tolist()
         splits[split] = {"pairs": len(labels), "by_class": dict(zip(classes, counts, strict=True))}
-    return {
-        "content_hash": recordings.content_hash,
-        "splits": splits,
-        "audio_events_median": float(np.median(recordings.audio.counts)),
-        "visual_events_median": float(np.median(recordings.visual.counts)),
+    medians = {
+        f"{name}_events_median": float(np.median(events.counts))
+        for name in ("audio", "visual")
+        if (events := getattr(recordings, name)) is not None
     }
+    return {"content_hash": recordings.content_hash, "splits": splits, **medians}
 
 
 def layout(spec: FrameSpec) -> dict[str, str]:

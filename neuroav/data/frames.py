@@ -75,11 +75,12 @@ def _allowed(key: str, value: int, allowed: range) -> None:
 class Frames:
     """Network input: audio (N, T, C, R, F) and visual (N, T, 2, S, S) uint8, labels (N,) int64.
 
-    clipped: events lost because a cell was full.
+    Of pictures and spectrograms float32, the same in every step. None for a modality that the data
+    lack. clipped: events lost because a cell was full.
     """
 
-    audio: np.ndarray
-    visual: np.ndarray
+    audio: np.ndarray | None
+    visual: np.ndarray | None
     labels: np.ndarray
     clipped: int = 0
 

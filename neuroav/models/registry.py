@@ -152,6 +152,12 @@ def build_model(
     ``inputs`` attribute names those it reads, in argument order. ConfigError for unknown names.
     """
     check_model_name(config.name)
+    needed = (config.name,) if config.name in ("audio", "visual") else ("audio", "visual")
+    if missing := [name for name in needed if name not in shapes]:
+        raise ConfigError(
+            f"model {config.name!r} reads {' and '.join(needed)}, the data have no "
+            f"{' and no '.join(missing)}; use model {' or '.join(map(repr, shapes))}"
+        )
     if config.name in ZERO_SHOT:
         raise ConfigError(
             f"model {config.name!r} classifies by text: neuroav.models.zeroshot builds it"

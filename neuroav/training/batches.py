@@ -23,7 +23,7 @@ def load_data(
 
     An ``AVData``, or a ``ZeroShotData`` for networks that classify by text.
     """
-    from neuroav.data import FrameSpec, is_zero_shot, load, load_zero_shot
+    from neuroav.data import frame_spec, is_zero_shot, load, load_zero_shot
 
     if is_zero_shot(config.name):
         return load_zero_shot(
@@ -35,7 +35,7 @@ def load_data(
             data_root=data_root,
             progress=progress,
         )
-    spec = FrameSpec(steps=config.steps, visual_size=config.visual_size)
+    spec = frame_spec(config.name, steps=config.steps, visual_size=config.visual_size)
     return load(
         config.name,
         preset=config.preset,
@@ -62,8 +62,9 @@ def check_kinds(model: str, data: str) -> None:
 
 
 def input_shapes(frames: Frames) -> dict[str, tuple[int, int, int]]:
-    """Return (channels, rows, columns) per step of every input."""
-    return {name: tuple(getattr(frames, name).shape[2:]) for name in ("audio", "visual")}
+    """Return (channels, rows, columns) per step of every input that the data have."""
+    given = {name: getattr(frames, name) for name in ("audio", "visual")}
+    return {name: tuple(v.shape[2:]) for name, v in given.items() if v is not None}
 
 
 def to_tensors(frames: Frames, names: Sequence[str], index) -> list[torch.Tensor]:
