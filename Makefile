@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-EXTRAS := train,lava,speech,mapping,sanafe,studies,frameworks,docs,dev
+EXTRAS := train,data,lava,speech,stream,scale,mapping,sanafe,studies,frameworks,docs,dev
 # Test processes. Each computes with one thread, so that they do not fight over the cores.
 JOBS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1

@@ -74,6 +74,10 @@ PARTS = (
     Part("sanafe", "sanafe", "sanafe", "sanafe>=2.2.9,<2.3", "energy and time in SANA-FE"),
     Part("optuna", "optuna", "studies", "optuna>=3.6", "sweeps"),
     Part("matplotlib", "matplotlib", "studies", "matplotlib>=3.7", "figures of studies"),
+    Part("av", "av", "data", "av>=12", "video and compressed sound"),
+    Part("pillow", "PIL", "data", "pillow>=10", "pictures"),
+    Part("sounddevice", "sounddevice", "stream", "sounddevice>=0.4.6", "a microphone"),
+    Part("ray", "ray", "scale", "ray>=2.60,<3", "many workers and machines"),
     Part("mkdocs", "mkdocs", "docs", "mkdocs>=1.6,<2", "the documentation as a site"),
     Part("mkdocs-material", "material", "docs", "mkdocs-material>=9.5,<10", "its looks and search"),
 )  # fmt: skip

@@ -102,7 +102,8 @@ def _encode_chunk(layer: HostLayer, image: np.ndarray, steps: int, arith: Arithm
     current = np.rint(_synaptic_input(layer, image) / layer.unit)
     m = np.clip(current, 0, layer.top).astype(np.int64)
     if layer.sends == "current":
-        return np.repeat(m[:, None], steps, axis=1).astype(np.int32)
+        m = m.astype(np.int32)  # one copy for all steps: a test set's would be gigabytes
+        return np.broadcast_to(m[:, None], (len(m), steps, *m.shape[1:]))
     u = v = np.zeros_like(m)
     sent = []
     for _ in range(steps):

@@ -138,7 +138,7 @@ def load_samples(
     frames = part.frames(np.arange(count))
     inputs = {n: getattr(frames, n) for n in deployment.fed}
     if not isinstance(data, ZeroShotData):
-        return Samples(inputs, frames.labels, split, part)
+        return Samples(inputs, frames.labels, split, part if part.has_events else None)
     held_out = data if split == "test" else None
     return Samples(inputs, data_labels(data, frames.labels), split, zero_shot=held_out)
 
@@ -283,8 +283,12 @@ def simulate(
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Progress | None = None,
+    run: Callable[..., Outcome] = run_backend,
 ) -> dict[str, Any]:
-    """Return the summary of a run; keys as docs/file-format.md lists for ``simulate --json``."""
+    """Return the summary of a run; keys as docs/file-format.md lists for ``simulate --json``.
+
+    run: what stands in for ``run_backend``, with its parameters.
+    """
     executor(backend)
     if batch is not None and batch < 1:
         raise ConfigError(f"batch is {batch}, needs at least 1")
@@ -297,7 +301,7 @@ def simulate(
         data_root=data_root,
         progress=progress,
     )
-    outcome = run_backend(
+    outcome = run(
         deployment,
         data,
         backend,

@@ -19,6 +19,7 @@ import neuroav
 from neuroav import hardware, navfile
 from neuroav.bounds import bounds, unproven
 from neuroav.counts import mean_messages
+from neuroav.data.stills import StillSpec
 from neuroav.data.zeroshot import ZeroShotData, data_labels
 from neuroav.deployment import Deployment, Probe
 from neuroav.errors import ConfigError, DoesNotFit, OutOfRange
@@ -80,7 +81,7 @@ def export_run(
         layer_bits = trained_bits(model, config.quant.bits)
     options = run_options(config, bits, calibration, per_channel, layer_bits)
     check = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
-    test = data.split("test").frames(np.arange(PROBE_SAMPLES))
+    test = data.split("test").frames(np.arange(min(PROBE_SAMPLES, len(data.split("test")))))
     what = deployed_network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     mixed = None
@@ -130,7 +131,7 @@ def widths_within(
         raise ConfigError("give widths of layers, or a budget that chooses them, not both")
     if isinstance(data, ZeroShotData):
         raise ConfigError("an accuracy budget is for networks that read events, without text")
-    val, names = data.split("val").frames(), tuple(what.max_count)
+    val, names = data.split("val").frames(), (*what.max_count, *what.static)
     return choose_bits(
         what.module,
         {n: getattr(check, n) for n in names},
@@ -142,6 +143,7 @@ def widths_within(
         calibration=options.calibration,
         per_channel=options.per_channel,
         max_count=what.max_count,
+        static=what.static,
         progress=progress,
     )
 
@@ -189,6 +191,8 @@ def deployed_network(model: nn.Module, data: Any) -> RunNetwork:
     if isinstance(data, ZeroShotData):
         classes = tuple(data.classes[c] for c in data.sought)
         return RunNetwork(chip_network(model, data), classes, {}, names, True)
+    if isinstance(data.spec, StillSpec):
+        return RunNetwork(model, data.classes, {}, names)
     return RunNetwork(model, data.classes, {n: count_limit(data, n) for n in names})
 
 
@@ -265,7 +269,7 @@ def lint_run(
     model, data, config = load_run(run, cache_dir=cache_dir, data_root=data_root, progress=progress)
     torch.set_num_threads(config.train.threads)
     options = run_options(config, None, None, None)
-    check = data.split("val").frames(np.arange(PROBE_SAMPLES))
+    check = data.split("val").frames(np.arange(min(PROBE_SAMPLES, len(data.split("val")))))
     what = deployed_network(model, data)
     names: tuple[str, ...] = model.inputs  # type: ignore[assignment]
     found = lint(

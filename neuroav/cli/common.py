@@ -251,6 +251,30 @@ def jobs_option(help_text: str) -> Decorator:
     )
 
 
+def workers_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--workers N`` and ``--ray ADDRESS``."""
+    workers = click.option(
+        "--workers", type=click.IntRange(min=1), metavar="N", help="Work on N workers of Ray."
+    )
+    ray = click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on the Ray cluster at HOST:PORT, or auto; --workers bounds how many at a time.",
+    )
+    return workers(ray(function))
+
+
+def chosen_workers(workers: int | None, ray: str | None, jobs: int = 1) -> Any:
+    """Return what ``--workers`` and ``--ray`` ask for, None for neither; UsageError with --jobs."""
+    if workers is None and ray is None:
+        return None
+    if jobs > 1:
+        raise click.UsageError("--jobs excludes --workers and --ray: choose processes or workers")
+    from neuroav.studies.cluster import Workers
+
+    return Workers(workers, ray)
+
+
 # --- results for people ------------------------------------------------------------------------
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Sequence[str] = ()

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "import": "neuroav.cli.import_:import_",
     "convert": "neuroav.cli.convert:convert",
     "simulate": "neuroav.cli.simulate:simulate",
+    "stream": "neuroav.cli.stream:stream",
     "verify": "neuroav.cli.simulate:verify",
     "report": "neuroav.cli.report:report",
     "calibrate": "neuroav.cli.calibrate:calibrate",

@@ -14,11 +14,13 @@ from neuroav.cli.common import (
     Command,
     Outcome,
     SomeOf,
+    chosen_workers,
     data_options,
     jobs_option,
     json_option,
     sample_options,
     table,
+    workers_options,
 )
 from neuroav.cli.progress import Reporter
 
@@ -53,6 +55,7 @@ KINDS = ("noise", "drop", "jitter", "missing")
     help="Samples computed together; changes the time, never the result.",
 )
 @jobs_option("Processes that share the conditions.")
+@workers_options
 @sample_options(PROBE_SPLITS, split=None)
 @data_options
 @json_option
@@ -63,6 +66,8 @@ def robustness(
     seed: int,
     batch: int,
     jobs: int,
+    workers: int | None,
+    ray: str | None,
     samples: int | None,
     split: str | None,
     data_root: Path | None,
@@ -86,6 +91,7 @@ def robustness(
             seed=seed,
             batch=batch,
             jobs=jobs,
+            workers=chosen_workers(workers, ray, jobs),
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,

@@ -15,11 +15,13 @@ from neuroav.cli.common import (
     OneOf,
     Outcome,
     SomeOf,
+    chosen_workers,
     data_options,
     json_option,
     pairs,
     sample_options,
     table,
+    workers_options,
 )
 from neuroav.cli.explained import explanation
 from neuroav.cli.progress import Reporter
@@ -59,6 +61,7 @@ _BY_NODE = ("spikes_per_sample", "synops_per_sample")
     metavar="FILE.h5",
     help="Write the spikes of every node.",
 )
+@workers_options
 @sample_options(PROBE_SPLITS, split=None)
 @data_options
 @json_option
@@ -69,6 +72,8 @@ def simulate(
     memory_mb: int | None,
     device: str | None,
     record: Path | None,
+    workers: int | None,
+    ray: str | None,
     samples: int | None,
     split: str | None,
     data_root: Path | None,
@@ -80,9 +85,18 @@ def simulate(
     from neuroav.simulate import resolve_deployment
     from neuroav.simulate import simulate as simulate_file
 
+    path = resolve_deployment(file)
+    special: dict[str, Any] = {}
+    if chosen := chosen_workers(workers, ray):
+        from functools import partial
+
+        from neuroav.studies.workers import run_on_workers
+
+        special["run"] = partial(run_on_workers, chosen, path)
     with Reporter() as progress:
         found = simulate_file(
-            resolve_deployment(file),
+            path,
+            **special,
             backend=backend,
             samples=samples,
             split=split,

@@ -12,11 +12,13 @@ from rich.console import RenderableType
 from neuroav.cli.common import (
     Command,
     Outcome,
+    chosen_workers,
     configuration_options,
     data_options,
     jobs_option,
     json_option,
     table,
+    workers_options,
 )
 from neuroav.cli.progress import Reporter
 from neuroav.cli.train import overrides_of
@@ -103,6 +105,7 @@ class _SweepCommand(Command):
 )
 @click.option("--init-from", type=_PATH, metavar="FILE", help="Start every run from these weights.")
 @jobs_option("Runs at a time, each a process of its own.")
+@workers_options
 @data_options
 @json_option
 def sweep(
@@ -117,6 +120,8 @@ def sweep(
     target: str,
     init_from: Path | None,
     jobs: int,
+    workers: int | None,
+    ray: str | None,
     data_root: Path | None,
     cache_dir: Path,
 ) -> Outcome:
@@ -149,6 +154,7 @@ def sweep(
             target=target,
             init_from=init_from,
             jobs=jobs,
+            workers=chosen_workers(workers, ray, jobs),
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,10 @@ from neuroav.cli.progress import Reporter
 
 if TYPE_CHECKING:
     from neuroav.training.config import RunConfig
+    from neuroav.training.distributed import Ranks
 
+# What torchrun says to the processes that it starts, in the order of the fields of ``Ranks``.
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _PATH = click.Path(path_type=Path)
 _MOST_CLASSES = 20  # whose confusion fits a terminal; --json has it for any number
 
@@ -59,8 +64,13 @@ def train(
 
     Values come from defaults, then --config, then the options. With --resume and without --config,
     they come from the configuration stored in the run folder, then the options.
+
+    `torchrun --nproc-per-node N -m neuroav train ...` trains in N processes that share out every
+    batch; there --resume also begins a folder that holds no run yet, so that what torchrun starts
+    again goes on.
     """
-    if resume and init_from is not None:
+    ranks = _ranks(os.environ)
+    if resume and init_from is not None and ranks is None:
         raise click.UsageError("--resume and --init-from exclude each other")
     overrides = overrides_of(settings, {"epochs": epochs, "seed": seed, "threads": threads})
     file = _stored(out) if resume and config is None else config
@@ -68,7 +78,8 @@ def train(
 
     from neuroav.training.loop import train as train_run
 
-    with Reporter() as progress:
+    first = ranks is None or ranks.rank == 0
+    with Reporter() if first else nullcontext() as progress:
         metrics = train_run(
             loaded,
             out,
@@ -77,10 +88,34 @@ def train(
             cache_dir=cache_dir,
             data_root=data_root,
             progress=progress,
+            ranks=ranks,
         )
+    if not first:
+        click.get_current_context().exit()  # the first process says what came of it
     summary = {k: v for k, v in metrics.items() if not isinstance(v, (list, dict))}
     warnings = [f"warning: {text}" for text in metrics.get("warnings", ())]
     return Outcome(metrics, [pairs({"run": out} | summary), *warnings])
+
+
+def _ranks(environment: Mapping[str, str]) -> Ranks | None:
+    """Return this process's place among those that torchrun started, None without torchrun."""
+    if not all(name in environment for name in _TORCHRUN):
+        return None
+    from neuroav.errors import ConfigError
+    from neuroav.training.distributed import Ranks
+
+    rank, size, local, local_size, address, port = (environment[name] for name in _TORCHRUN)
+    hosted = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    try:
+        return Ranks(
+            int(rank), int(size), int(local), int(local_size), address, int(port),
+            hosted=hosted, attempt=int(attempt),
+        )  # fmt: skip
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{', '.join(_TORCHRUN)}: {error}; they are set by torchrun") from None
 
 
 def overrides_of(

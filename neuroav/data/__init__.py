@@ -12,14 +12,13 @@ from neuroav.data.catalogue import (
     DatasetInfo,
     cache_path,
     dataset_info,
-    describe,
     frame_spec,
     is_zero_shot,
-    layout,
     load,
     load_zero_shot,
     prepare,
 )
+from neuroav.data.describing import describe, layout
 from neuroav.data.frames import Frames, FrameSpec
 from neuroav.data.tonic_view import tonic_dataset
 from neuroav.data.zeroshot import ZeroShotData

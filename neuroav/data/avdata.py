@@ -14,7 +14,24 @@ from neuroav.data.frames import FrameSpec
 from neuroav.data.stills import StillSpec, StillSplit
 from neuroav.errors import DataError, unknown_name
 
-Spec = FrameSpec | BinnedSpec | StillSpec
+
+@dataclass(frozen=True)
+class OpenSpec:
+    """Sizes wanted of a data set whose layout its recordings alone say (``meta["layout"]``)."""
+
+    steps: int
+    visual_size: int
+
+    def of(self, layout: str) -> FrameSpec | BinnedSpec | StillSpec:
+        """The layout named, at these sizes; ConfigError where it cannot be of them."""
+        if layout == "binned":
+            return BinnedSpec(self.steps)
+        if layout == "stills":
+            return StillSpec(self.steps, self.visual_size)
+        return FrameSpec(steps=self.steps, visual_size=self.visual_size)
+
+
+Spec = FrameSpec | BinnedSpec | StillSpec | OpenSpec
 _SPLIT_TYPES: dict[type, type[AVSplit]] = {
     FrameSpec: AVSplit,
     BinnedSpec: BinnedSplit,
@@ -27,6 +44,7 @@ class AVData:
     """A data set ready for use. content_hash identifies its events; see ``neuroav.data.cache``.
 
     augmentation: what to alter its training recordings by, unless something else is wanted.
+    spec: never an ``OpenSpec``.
     """
 
     name: str
@@ -42,8 +60,15 @@ class AVData:
     def of(
         cls, recordings: Recordings, spec: Spec, augmentation: Augmentation | None = None
     ) -> AVData:
-        """The recordings seen through ``spec``, with the augmentation recommended for them."""
+        """The recordings seen through ``spec``, with the augmentation recommended for them.
+
+        What ``meta["augmentation"]`` says goes before ``augmentation``.
+        """
         meta = recordings.meta
+        if isinstance(spec, OpenSpec):
+            spec = spec.of(meta["layout"])
+        if "augmentation" in meta:
+            augmentation = Augmentation(**meta["augmentation"])
         splits = {}
         chosen_by_test = meta.get("validation") == "test"
         for code, name in enumerate(SPLITS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,9 +21,10 @@ class AVSplit:
 
     name: train, val or test. labels (N,) int64. recordings: the whole data set; rows (N,) int64:
     this split's places in it. spec: the layout of the frames, here a ``FrameSpec``; subclasses have
-    others.
+    others. has_events: whether there are events behind the frames, to alter or to draw.
     """
 
+    has_events: ClassVar[bool] = True
     name: str
     labels: np.ndarray
     recordings: Recordings

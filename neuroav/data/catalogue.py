@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from neuroav.data import avattributes, avdigits, cache, gzsl, nmnistfsdd, preparing, published
+from neuroav.data import (
+    avattributes,
+    avdigits,
+    cache,
+    checking,
+    gzsl,
+    nmnistfsdd,
+    preparing,
+    published,
+)
 from neuroav.data.avdata import AVData, Spec
 from neuroav.data.avdigits import Progress
 from neuroav.data.entries import ENTRIES
 from neuroav.data.frames import FrameSpec
 from neuroav.data.info import DatasetInfo
-from neuroav.data.zeroshot import STAGES, ZeroShotData
+from neuroav.data.zeroshot import ZeroShotData
 from neuroav.errors import DataError, unknown_name
 
 DATASETS: dict[str, DatasetInfo] = ENTRIES | {
@@ -63,7 +69,9 @@ def load_zero_shot(
         return avattributes.load(
             preset, steps=steps, data_seed=data_seed, cache_dir=cache_dir, progress=progress
         )
-    return gzsl.load_benchmark(name, data_root=data_root, preset=preset, steps=steps)
+    return gzsl.load_benchmark(
+        name, data_root=data_root, preset=preset, steps=steps, data_seed=data_seed
+    )
 
 
 def _require_events(name: str) -> None:
@@ -71,11 +79,15 @@ def _require_events(name: str) -> None:
         raise DataError(f"{name}: holds features with class texts; load_zero_shot reads it")
 
 
-def frame_spec(name: str, *, steps: int, visual_size: int) -> Spec:
+def frame_spec(name: str, *, steps: int | None = None, visual_size: int | None = None) -> Spec:
     """How the data set is laid out as network input; ConfigError for what it cannot be.
 
-    steps: time steps. visual_size: edge of the picture, of data sets that leave the choice.
+    steps: time steps. visual_size: edge of the picture, of data sets that leave the choice. None:
+    as the set's facts say.
     """
+    info = dataset_info(name)
+    steps = info.steps if steps is None else steps
+    visual_size = info.visual_size if visual_size is None else visual_size
     if name in _PLANNED:
         return _PLANNED[name].spec(steps, visual_size)
     return FrameSpec(steps=steps, visual_size=visual_size)
@@ -101,7 +113,7 @@ def cache_path(
     return Path(cache_dir) / name / f"{preset}-{key}.h5"
 
 
-def _remedy(name: str) -> str:
+def remedy(name: str) -> str:
     return f"delete it or run: neuroav data prepare {name} --force"
 
 
@@ -117,17 +129,27 @@ def prepare(
     limit: int | None = None,
     jobs: int = 1,
     skip_broken: bool = False,
+    accept_changed: bool = False,
+    manifest: Path | None = None,
 ) -> Path:
     """Make sure the data is in the cache, and return its file.
 
     A file already there is checked and kept unless ``force``. ``data_root`` holds recordings for
     data sets that need some, as nmnist-fsdd does; it is only read, and not needed for what is in
-    the cache. ``limit`` makes that many pairs only, for trials.
+    the cache. ``limit`` makes that many pairs only, for trials. Of data sets read from files
+    ``jobs`` processes convert; ``skip_broken``, ``accept_changed`` and ``manifest``: as
+    ``preparing.carry_out`` says, DataError for other data sets.
     ``progress(stage, done, total)``. DataError for unknown names, a damaged file or a folder that
     cannot be written; MissingDependency when an optional package is absent. Interrupted, it leaves
-    the cache as it was. Of feature data sets everything is read and checked, and the base in the
-    cache, or the data root, is returned.
+    the cache as it was, and goes on from there when called again. Of feature data sets everything
+    is read and checked, and the base in the cache, or the data root, is returned.
     """
+    dataset_info(name)
+    if name not in _PLANNED and (skip_broken or accept_changed or manifest is not None):
+        raise DataError(
+            f"{name}: the package lists what it is made of; skipping broken files, accepting "
+            f"changed ones and manifests are for {', '.join(sorted(_PLANNED)) or 'other sets'}"
+        )
     if is_zero_shot(name):
         return _check_features(name, preset, data_seed, cache_dir, data_root, progress)
     chosen: dict[str, Any] = {
@@ -138,9 +160,15 @@ def prepare(
     }
     path = cache_path(name, cache_dir=cache_dir, **chosen)
     if path.exists() and not force:
-        cache.read(path, _remedy(name))
+        cache.read(path, remedy(name))
+        preparing.tidy(path)
+        if manifest is not None:
+            checking.require_listed(path, manifest)
         return path
-    _generate(name, path, progress, jobs=jobs, skip_broken=skip_broken, **chosen)
+    _generate(
+        name, path, progress, jobs=jobs, skip_broken=skip_broken, accept_changed=accept_changed,
+        manifest=manifest, **chosen,
+    )  # fmt: skip
     return path
 
 
@@ -182,6 +210,8 @@ def _generate(
     limit: int | None,
     jobs: int = 1,
     skip_broken: bool = False,
+    accept_changed: bool = False,
+    manifest: Path | None = None,
 ) -> None:
     """Make the recordings and write them to ``path``."""
     if name in _PLANNED:
@@ -191,6 +221,7 @@ def _generate(
         preparing.carry_out(
             plan, Path(str(data_root)), path, module.made_with(),
             jobs=jobs, skip_broken=skip_broken, progress=progress,
+            accept_changed=accept_changed, manifest=manifest,
         )  # fmt: skip
         return
     generator = _GENERATORS[name]
@@ -224,117 +255,36 @@ def load(
     path = cache_path(name, cache_dir=cache_dir, **chosen)
     if not path.exists():
         _generate(name, path, progress, **chosen)
-    recordings = cache.read(path, _remedy(name))
-    return AVData.of(recordings, spec or FrameSpec(), DATASETS[name].augmentation)
+    recordings = cache.read(path, remedy(name))
+    return AVData.of(recordings, spec or frame_spec(name), DATASETS[name].augmentation)
 
 
-def describe(
+def check(
     name: str,
-    preset: str = "default",
     *,
+    preset: str = "default",
     data_seed: int = 0,
     cache_dir: Path,
     data_root: Path | None = None,
-    spec: FrameSpec | None = None,
+    manifest: Path | None = None,
+    progress: Progress | None = None,
     limit: int | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Facts for display, all JSON values; never prepares anything.
+    """Read again every byte of prepared data, and of its source files where ``data_root`` is given.
 
-    Always: name, title, preset, presets, data_seed, classes, licence, limits, augmentation, layout,
-    file, prepared. When prepared also: content_hash, bytes, splits (pairs and pairs per class by
-    split) and median events per recording (audio_events_median, visual_events_median).
+    Returns facts as ``checking.check`` says, ``problems`` among them. DataError where nothing is
+    prepared, and for feature data sets, which ``prepare`` reads and checks whole.
     """
-    info = dataset_info(name)
-    if info.features:
-        return _describe_features(info, preset, data_seed, cache_dir, data_root)
     path = cache_path(
         name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, data_root=data_root,
         limit=limit,
     )  # fmt: skip
-    facts = asdict(info) | {
-        "preset": preset,
-        "data_seed": data_seed,
-        "layout": layout(spec or FrameSpec()),
-        "file": str(path),
-        "prepared": path.exists(),
-    }
-    if path.exists():
-        facts |= _contents(cache.read(path, _remedy(name))) | {"bytes": path.stat().st_size}
-    return facts
-
-
-def _describe_features(
-    info: DatasetInfo, preset: str, data_seed: int, cache_dir: Path, data_root: Path | None
-) -> dict[str, Any]:
-    """Facts of a feature data set: classes and samples of every stage, text alignment."""
-    base = None
-    if info.name == avattributes.NAME:
-        avattributes.check_preset(preset)
-        base = cache_path(
-            avattributes.BASE,
-            preset=avattributes.BASE_PRESET,
-            data_seed=data_seed,
-            cache_dir=cache_dir,
-        )
-    facts = asdict(info) | {"preset": preset, "data_seed": data_seed}
-    ready = base.exists() if base else data_root is not None
-    facts |= {"file": str(base or data_root), "prepared": ready}
-    if not ready:
-        return facts
-    data = load_zero_shot(
-        info.name,
-        preset=preset,
-        steps=gzsl.DEFAULT_STEPS,
-        data_seed=data_seed,
-        cache_dir=cache_dir,
-        data_root=data_root,
-    )
-    stages = {
-        s: {"classes": len(data.stage_classes[s]), "samples": len(data.stages[s])} for s in STAGES
-    }
-    return facts | {
-        "classes": data.classes,
-        "content_hash": data.content_hash,
-        "stages": stages,
-        "unseen": [data.classes[c] for c in data.unseen],
-        "features_audio": data.stages[STAGES[0]].audio.shape[1:],
-        "features_visual": data.stages[STAGES[0]].visual.shape[1:],
-        "text": data.text.shape[1],
-        "misaligned_classes": len(data.misaligned),
-        "notes": list(data.notes),
-    }
-
-
-def _contents(recordings: cache.Recordings) -> dict[str, Any]:
-    classes = recordings.meta["classes"]
-    splits = {}
-    for code, split in enumerate(cache.SPLITS):
-        labels = recordings.labels[recordings.split == code]
-        counts = np.bincount(labels, minlength=len(classes)).tolist()
-        splits[split] = {"pairs": len(labels), "by_class": dict(zip(classes, counts, strict=True))}
-    medians = {
-        f"{name}_events_median": float(np.median(events.counts))
-        for name in ("audio", "visual")
-        if (events := getattr(recordings, name)) is not None
-    }
-    return {"content_hash": recordings.content_hash, "splits": splits, **medians}
-
-
-def layout(spec: FrameSpec) -> dict[str, str]:
-    """What each axis of the frames means, in words, for ``spec``."""
-    steps, bands, rows, fine = spec.audio_shape
-    size = spec.visual_size
-    return {
-        "audio": (
-            f"uint8 ({steps}, {bands}, {rows}, {fine}) = (step, input channel, row, fine time bin) "
-            f"event counts; cochlear channel c, 0 = lowest, is input channel c // {rows} and row "
-            f"c % {rows}"
-            if bands * rows == 64
-            else f"uint8 ({steps}, {bands}, {rows}, {fine}) = (step, input channel, row, fine time "
-            f"bin) event counts; {64 // (bands * rows)} neighbouring cochlear channels are added"
-        ),
-        "visual": (
-            f"uint8 ({steps}, 2, {size}, {size}) = (step, polarity 0 OFF 1 ON, row y, column x) "
-            f"event counts over the central 32x32 pixels, binned {32 // size}x{32 // size}"
-        ),
-    }
+    if not path.exists():
+        raise DataError(f"{name} ({preset}) is not prepared; run: neuroav data prepare {name}")
+    shipped = nmnistfsdd.MANIFEST if name == nmnistfsdd.NAME else None
+    found = checking.check(
+        path, remedy(name), data_root, shipped=shipped, manifest=manifest,
+        planned=name in _PLANNED, jobs=jobs, progress=progress,
+    )  # fmt: skip
+    return {"name": name, "preset": preset, **found}

@@ -79,7 +79,7 @@ class GammatoneBank:
         if high_hz >= rate / 2:
             raise DataError(
                 f"sound sampled at {rate:g} Hz: the highest cochlear channel is at {high_hz:g} Hz, "
-                f"allowed is below {rate / 2:g} Hz"
+                f"allowed is below {rate / 2:g} Hz; take a sound of more than {2 * high_hz:g} Hz"
             )
         seconds = np.ceil((window_ms / 1000 + _TAIL) / _ROUND) * _ROUND
         self.rate = rate
@@ -171,15 +171,17 @@ def encode(
     window_ms: int,
     on_item: Callable[[int], None] | None = None,
     high_hz: float = HIGH_HZ,
+    bank: GammatoneBank | None = None,
 ) -> Heard:
     """Spikes and spectrogram of every wave.
 
     ``snr_db`` (N,) is the ratio of the wave's power, over its length within the window, to the
     power of pink noise filling the whole window; infinity adds none. Each wave is first brought to
     unit power. ``on_item(done)`` is called after each wave. ``high_hz``: the highest channel.
-    DataError for a silent wave, or for a highest channel that the rate cannot hold.
+    ``bank``: filters made before, for this rate, window and channel; None makes them. DataError for
+    a silent wave, or for a highest channel that the rate cannot hold.
     """
-    bank = GammatoneBank(rate, window_ms, high_hz)
+    bank = bank or GammatoneBank(rate, window_ms, high_hz)
     parts = []
     pictures = np.empty((len(waves), CHANNELS, -(-window_ms // PICTURE_MS)), np.uint8)
     for first in range(0, len(waves), _CHUNK):

@@ -49,6 +49,7 @@ ENTRIES: dict[str, DatasetInfo] = {
             "450 test pairs: accuracies are good to about two points",
         ),
         augmentation=Augmentation(),
+        needs_files=False,
     ),
     "nmnist-fsdd": DatasetInfo(
         name="nmnist-fsdd",
@@ -83,6 +84,7 @@ ENTRIES: dict[str, DatasetInfo] = {
         ),
         augmentation=Augmentation(),
         features=True,
+        needs_files=False,
     ),
     "ucf-gzsl": _benchmark("UCF101", "ucf-gzsl"),
     "vggsound-gzsl": _benchmark("VGGSound", "vggsound-gzsl"),

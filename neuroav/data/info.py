@@ -13,7 +13,8 @@ class DatasetInfo:
 
     name, title, presets, classes (() where its files list them), licence; limits: what it cannot
     show; augmentation: what to alter its training recordings by. features: feature vectors and
-    class texts (``neuroav.data.zeroshot``), not events.
+    class texts (``neuroav.data.zeroshot``), not events. steps, visual_size: of its frames, unless
+    something else is asked for. needs_files: read from the data root, not made here.
     """
 
     name: str
@@ -24,3 +25,6 @@ class DatasetInfo:
     limits: tuple[str, ...]
     augmentation: Augmentation
     features: bool = False
+    steps: int = 8
+    visual_size: int = 16
+    needs_files: bool = True

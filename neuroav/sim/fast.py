@@ -65,7 +65,7 @@ def run(
 
     def trace(first: int, part: Mapping[str, np.ndarray]) -> Trace:
         with torch.inference_mode():
-            return Trace(first, *_run_batch(graph, layers, part, largest, device, states))
+            return Trace(first, *run_batch(graph, layers, part, largest, device, states))
 
     for found in _in_order(trace, batches(checked, batch), threads):
         yield found
@@ -151,7 +151,7 @@ def _places(graph: ig.IntGraph, p: ig.IntConv2d | ig.IntConvTranspose2d, pop: ig
     return int(np.prod((pop.shape if isinstance(p, ig.IntConv2d) else source)[1:]))
 
 
-def _run_batch(
+def run_batch(
     graph: ig.IntGraph,
     layers: dict[str, Layer],
     part: Mapping[str, np.ndarray],

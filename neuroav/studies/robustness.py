@@ -9,27 +9,32 @@ run folder holds no integers.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuroav import navfile
-from neuroav.deployment import Deployment
-from neuroav.errors import ConfigError, DataError, NeuroavError, OutOfRange, unknown_name
+from neuroav import __version__
+from neuroav.errors import ConfigError, NeuroavError, OutOfRange, unknown_name
 from neuroav.files import written_whole
 from neuroav.report.build import wilson
 from neuroav.report.format import labels
 from neuroav.sim import fast, real
-from neuroav.simulate import Progress, Samples, load_samples, resolve_deployment
-from neuroav.studies.conditions import BOTH, CLEAN, LEVELS, RAW, UNITS, Condition, disturbed
+from neuroav.simulate import Progress, Samples, resolve_deployment
+from neuroav.studies.cluster import Cluster, Workers, cluster
+from neuroav.studies.conditions import BOTH, CLEAN, LEVELS, UNITS, Condition, disturbed
 from neuroav.studies.parallel import carry_out
+from neuroav.studies.partial import Kept, kept
 from neuroav.studies.plots import COLOURS
+from neuroav.studies.subjects import File, Panel, open_file, panels_of
+from neuroav.studies.workers import own_recordings, received, sent_file
 
 FILES = ("robustness.json", "robustness.svg", "robustness.png")
+PARTIAL = "robustness.partial"
 SIDES = ("float", "deployed")
 NOTES = (
     "Noise: white Gaussian, of power = the sample's mean squared count / 10^(SNR/10), is added to "
@@ -69,6 +74,7 @@ def run_robustness(
     seed: int = 0,
     batch: int = 64,
     jobs: int = 1,
+    workers: Workers | None = None,
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Progress | None = None,
@@ -77,8 +83,10 @@ def run_robustness(
 
     kinds: of 'noise', 'drop', 'jitter', 'missing', by default all that the data allow (drop and
     jitter need raw events, which the probe inside a file lacks). seed: of all disturbances; equal
-    seeds give equal results whatever batch, jobs and number of samples. Returns what
-    robustness.json holds (docs/studies.md). Nothing is written unless everything could be made.
+    seeds give equal results whatever batch, jobs, workers and number of samples. workers: of Ray,
+    instead of jobs; files and samples are sent to them. Returns what robustness.json holds
+    (docs/studies.md). Until that is written, ``out`` holds the conditions that are done
+    (``neuroav.studies.partial``), which the same call does not run again.
     Raises ConfigError, FileFormatError, DataError (files of different data), MissingDependency.
     """
     from neuroav.studies.robustness_plot import robustness_figure  # before hours of work
@@ -87,28 +95,44 @@ def run_robustness(
     _check(out, names, kinds, batch)
     places: dict[str, Any] = {"cache_dir": cache_dir, "data_root": data_root}
     opened = {
-        name: _open(resolve_deployment(name), label, split, samples, places, progress)
+        name: open_file(resolve_deployment(name), label, split, samples, places, progress)
         for name, label in zip(names, labels(names), strict=True)
     }
     first = next(iter(opened.values()))
     for file in opened.values():
         file.check_same_samples(first)
-    panels = _panels(list(opened.values()), kinds)
+    panels = panels_of(list(opened.values()), kinds)
     conditions = [CLEAN, *(c for panel in panels for c in panel.conditions)]
-    tasks = [
-        _Task(file.path, part, split, samples, seed, batch, **places)
-        for file in opened.values()
-        for part in _parts(list(dict.fromkeys(map(file.felt, conditions))), jobs)
-    ]
-    answers = _answers(tasks, jobs, progress)
-    for file in opened.values():
-        if refused := answers[file.path, CLEAN]["refused"]:
-            raise OutOfRange(f"{file.label}: on undisturbed samples, {refused}")
-    found = _results(list(opened.values()), panels, answers, seed)
+    files = {file.path: file for file in opened.values()}
+    with kept(out / PARTIAL, _request(files.values(), seed)) as done:
+        answers = _Answers(files, done, conditions, progress)
+        answers.complete(
+            lambda path, part: _Task(path, part, split, samples, seed, batch, **places),
+            jobs,
+            workers,
+        )
+        for file in opened.values():
+            if refused := answers.found[file.path, CLEAN]["refused"]:
+                raise OutOfRange(f"{file.label}: on undisturbed samples, {refused}")
+    found = _results(list(opened.values()), panels, answers.found, seed)
     robustness_figure(found, out)
     with written_whole(out / FILES[0]) as part:
         part.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (out / PARTIAL).unlink(missing_ok=True)
     return found
+
+
+def _request(files: Iterable[File], seed: int) -> dict[str, Any]:
+    """Return what an answer depends on besides its file and condition."""
+    data = next(iter(files)).data
+    labels_hash = sha256(np.ascontiguousarray(data.labels).tobytes()).hexdigest()
+    return {
+        "version": __version__,
+        "split": data.split,
+        "samples": len(data),
+        "labels": labels_hash,
+        "seed": seed,
+    }
 
 
 def _check(out: Path, names: Sequence[str], kinds: Sequence[str] | None, batch: int) -> None:
@@ -128,127 +152,110 @@ def _check(out: Path, names: Sequence[str], kinds: Sequence[str] | None, batch: 
         raise ConfigError(f"batch is {batch}, needs at least 1")
 
 
-# --- files and their samples -------------------------------------------------------------------
-@dataclass(frozen=True, eq=False)
-class _File:
-    """One deployment and its samples, undisturbed."""
-
-    path: Path
-    label: str
-    deployment: Deployment
-    data: Samples
-
-    @property
-    def inputs(self) -> list[str]:
-        return list(self.deployment.fed)
-
-    def felt(self, condition: Condition) -> Condition:
-        """Return what a condition is to this network: clean where it disturbs no input of it."""
-        hit = [name for name in self.inputs if condition.hits(name)]
-        if not hit:
-            return CLEAN
-        return replace(condition, on=hit[0]) if len(hit) < 2 else condition
-
-    def check_same_samples(self, other: _File) -> None:
-        """Raise DataError unless both files are run on the same recordings."""
-        own, others = (f.deployment.provenance.get("data_hash") for f in (self, other))
-        same = own == others and np.array_equal(self.data.labels, other.data.labels)
-        if not same:
-            raise DataError(
-                f"{self.label}: was trained on other data than {other.label}, so they cannot be "
-                "run on the same samples; compare files of one data set, preset and seed"
-            )
-
-
-def _open(
-    path: Path,
-    label: str,
-    split: str | None,
-    samples: int | None,
-    places: dict[str, Any],
-    progress: Progress | None,
-) -> _File:
-    deployment = navfile.load(path)
-    if deployment.static:
-        raise DataError(
-            f"{path}: reads real values ({', '.join(sorted(deployment.static))}), and every "
-            "disturbance here is one of events; use a network that reads events"
-        )
-    data = load_samples(deployment, split=split, samples=samples, progress=progress, **places)
-    return _File(path, label, deployment, data)
-
-
-# --- what to run -------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Panel:
-    """One disturbance of one input, over its levels."""
-
-    kind: str
-    on: str
-    conditions: tuple[Condition, ...]
-
-
-def _panels(files: Sequence[_File], kinds: Sequence[str] | None) -> list[_Panel]:
-    """Return the panels, in order of ``LEVELS``; DataError for kinds that the samples forbid."""
-    inputs = list(dict.fromkeys(name for file in files for name in file.inputs))
-    raw = files[0].data.source is not None
-    if not raw and kinds and any(kind in RAW for kind in kinds):
-        raise DataError(
-            f"split {files[0].data.split!r}: holds event counts, and "
-            f"{' and '.join(k for k in kinds if k in RAW)} needs the events before binning; "
-            "choose a split of the data set, or leave it out"
-        )
-    places = inputs + [BOTH] * any(len(file.inputs) > 1 for file in files)
-    panels = []
-    for kind, levels in LEVELS.items():
-        if kind not in (kinds or LEVELS) or (kind in RAW and not raw):
-            continue
-        if kind == "missing":
-            panels.append(_Panel(kind, "", tuple(Condition(kind, name) for name in inputs)))
-            continue
-        for on in places:
-            conditions = tuple(Condition(kind, on, level) for level in levels)
-            panels.append(_Panel(kind, on, conditions))
-    return panels
-
-
 def _parts(conditions: Sequence[Condition], jobs: int) -> list[tuple[Condition, ...]]:
     """Return the conditions dealt to ``jobs`` tasks, so that each gets of every kind."""
     return [tuple(conditions[i::jobs]) for i in range(min(jobs, len(conditions)))]
 
 
 # --- running -----------------------------------------------------------------------------------
-def _answers(
-    tasks: Sequence[_Task], jobs: int, progress: Progress | None
-) -> dict[tuple[Path, Condition], dict[str, Any]]:
-    """Return what every file gave under every condition it was run under."""
-    total, answers = sum(len(task.conditions) for task in tasks), {}
+class _Answers:
+    """What every file gives under every condition it feels. done: those of an earlier call."""
 
-    def told(path: Path, condition: Condition, answer: dict[str, Any]) -> None:
-        answers[path, condition] = answer
-        if progress:
-            progress("disturbances", len(answers), total)
+    def __init__(
+        self,
+        files: Mapping[Path, File],
+        done: Kept,
+        conditions: Sequence[Condition],
+        progress: Progress | None,
+    ) -> None:
+        self._files, self._done, self._progress = files, done, progress
+        self.found: dict[tuple[Path, Condition], dict[str, Any]] = {}
+        self._left: dict[Path, list[Condition]] = {}
+        for path, file in files.items():
+            felt = list(dict.fromkeys(map(file.felt, conditions)))
+            known = {c: done.get(self._key(path, c)) for c in felt}
+            self.found |= {(path, c): answer for c, answer in known.items() if answer}
+            self._left[path] = [c for c, answer in known.items() if not answer]
+        self._total = len(self.found) + sum(map(len, self._left.values()))
 
-    if jobs == 1:  # in this process, which can tell of every condition as it is done
-        for task in tasks:
-            _run(task, partial(told, task.path))
-        return answers
-    for task, result in carry_out(_run, tasks, jobs):
-        if isinstance(result, NeuroavError):
-            raise result
-        for condition, answer in result.items():
-            told(task.path, condition, answer)
-    return answers
+    def _key(self, path: Path, condition: Condition) -> list[Any]:
+        return [self._files[path].deployment.content_hash, *astuple(condition)]
+
+    def _told(self, path: Path, condition: Condition, answer: dict[str, Any]) -> None:
+        self.found[path, condition] = answer
+        self._done.add(self._key(path, condition), answer)
+        if self._progress:
+            self._progress("disturbances", len(self.found), self._total)
+
+    def complete(
+        self,
+        task: Callable[[Path, tuple[Condition, ...]], _Task],
+        jobs: int,
+        workers: Workers | None,
+    ) -> None:
+        """Run what is left in this process, in ``jobs`` processes, or on workers."""
+        if workers is not None:
+            with cluster(workers) as own:
+                self._take(_on_workers(own, self._files, self._tasks(task, 4 * own.count)))
+            return
+        tasks = self._tasks(task, jobs)
+        if jobs > 1:
+            self._take(carry_out(_run, tasks, jobs))
+            return
+        for one in tasks:  # in this process, which can tell of every condition as it is done
+            _run(one, partial(self._told, one.path))
+
+    def _tasks(self, task, parts: int) -> list[_Task]:
+        return [
+            task(path, part)
+            for path, conditions in self._left.items()
+            for part in _parts(conditions, parts)
+        ]
+
+    def _take(self, results: Iterable[tuple[_Task, Any]]) -> None:
+        for task, result in results:
+            if isinstance(result, NeuroavError):
+                raise result
+            for condition, answer in result.items():
+                self._told(task.path, condition, answer)
+
+
+def _on_workers(
+    own: Cluster, files: Mapping[Path, File], tasks: Sequence[_Task]
+) -> Iterator[tuple[_Task, Any]]:
+    """Run the tasks on workers, to which files and samples are sent once."""
+    sent = {
+        path: (
+            own.share(sent_file(path)),
+            file.deployment.content_hash,
+            own.share(own_recordings(file.data)),
+        )
+        for path, file in files.items()
+    }
+    return own.as_finished(_run_sent, tasks, lambda task: sent[task.path])
+
+
+def _run_sent(
+    task: _Task, content: np.ndarray, content_hash: str, data: Samples
+) -> dict[Condition, dict[str, Any]]:
+    """Run the task's conditions on a worker."""
+    return _run_file(File(task.path, "", received(content, content_hash), data), task, None)
 
 
 def _run(
     task: _Task, told: Callable[[Condition, dict[str, Any]], None] | None = None
 ) -> dict[Condition, dict[str, Any]]:
     """Run one file under the task's conditions."""
-    file = _open(
+    file = open_file(
         task.path, "", task.split, task.samples,
         {"cache_dir": task.cache_dir, "data_root": task.data_root}, None,
     )  # fmt: skip
+    return _run_file(file, task, told)
+
+
+def _run_file(
+    file: File, task: _Task, told: Callable[[Condition, dict[str, Any]], None] | None
+) -> dict[Condition, dict[str, Any]]:
     found: dict[Condition, dict[str, Any]] = {}
     for condition in task.conditions:
         given = disturbed(file.deployment, file.data, condition, task.seed)
@@ -260,7 +267,7 @@ def _run(
     return found
 
 
-def _ask(file: _File, given: Mapping[str, np.ndarray], batch: int) -> dict[str, Any]:
+def _ask(file: File, given: Mapping[str, np.ndarray], batch: int) -> dict[str, Any]:
     """Return accuracy of both sides, their agreement, and by input the share of counts changed.
 
     A disturbed sample may bring an accumulator out of its register, which executors refuse: then
@@ -293,8 +300,8 @@ def _named(scores: Iterable[np.ndarray]) -> np.ndarray:
 
 # --- results -----------------------------------------------------------------------------------
 def _results(
-    files: Sequence[_File],
-    panels: Sequence[_Panel],
+    files: Sequence[File],
+    panels: Sequence[Panel],
     answers: Mapping[tuple[Path, Condition], dict[str, Any]],
     seed: int,
 ) -> dict[str, Any]:
@@ -312,7 +319,7 @@ def _results(
     }
 
 
-def _file_object(file: _File, clean: Mapping[str, Any], samples: int) -> dict[str, Any]:
+def _file_object(file: File, clean: Mapping[str, Any], samples: int) -> dict[str, Any]:
     return {
         "label": file.label.removesuffix(".nav"),
         "path": str(file.path),
@@ -329,8 +336,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _panel_object(
-    panel: _Panel,
-    files: Sequence[_File],
+    panel: Panel,
+    files: Sequence[File],
     answers: Mapping[tuple[Path, Condition], dict[str, Any]],
 ) -> dict[str, Any]:
     """Return one panel: levels, the first of which is null for clean, and one curve per file."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +19,11 @@ from neuroav.models import build_model, check_model_name
 from neuroav.quantization import Options
 from neuroav.simulate import Progress
 from neuroav.studies import summary
+from neuroav.studies.cluster import Workers, cluster
 from neuroav.studies.grid import FLOAT, Combination, check_folder, combinations
 from neuroav.studies.onerun import Task, carry_out_task, finished_row
 from neuroav.studies.parallel import carry_out
+from neuroav.studies.remote import on_workers
 from neuroav.studies.sweep_plot import sweep_figure
 from neuroav.studies.todo import Todo, open_storage
 from neuroav.training.batches import check_kinds, input_shapes, load_data
@@ -46,6 +49,7 @@ def run_sweep(
     target: str = "loihi2",
     init_from: Path | None = None,
     jobs: int = 1,
+    workers: Workers | None = None,
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Progress | None = None,
@@ -55,9 +59,9 @@ def run_sweep(
     over: dotted configuration key -> texts of its values; model, data, file, overrides: the rest of
     the configuration, as ``load_config`` takes it. export_bits: weight widths to deploy at, by
     default one deployment as trained, else with 8 bits. jobs: processes, each of ``train.threads``
-    threads. A combination that fails is noted with its error and the others go on. Raises
-    ConfigError before anything is trained where a key, value, model, data set, profile or folder
-    does not fit, and the errors of preparing the data.
+    threads; workers: of Ray, instead of jobs. A combination that fails is noted with its error and
+    the others go on. Raises ConfigError before anything is trained where a key, value, model, data
+    set, profile or folder does not fit, and the errors of preparing the data.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -77,14 +81,28 @@ def run_sweep(
         todo = Todo(storage, _study_name(space, sides, target), space)
         by_name = {c.name: c for c in found}
         rows = {name: _base(c) | {"state": "waiting"} for name, c in by_name.items()}
-        work = partial(carry_out_task, progress=progress if jobs == 1 else None)
-        for done, (name, row) in enumerate(_results(found, tasks, todo, work, jobs), 1):
-            rows[name] = _base(by_name[name]) | row
-            if progress:
-                progress(f"sweep, {name} {row['state']}", done, len(found))
-            results = _results_object(list(rows.values()), list(over), sides)
-            _write_tables(out, results)
+        here = jobs == 1 and workers is None
+        work = partial(carry_out_task, progress=progress if here else None)
+        with _carrying(work, jobs, workers) as carry:
+            for done, (name, row) in enumerate(_results(found, tasks, todo, carry), 1):
+                rows[name] = _base(by_name[name]) | row
+                if progress:
+                    progress(f"sweep, {name} {row['state']}", done, len(found))
+                results = _results_object(list(rows.values()), list(over), sides)
+                _write_tables(out, results)
         return _with_figure(out, results)
+
+
+@contextmanager
+def _carrying(
+    work: Callable[..., Any], jobs: int, workers: Workers | None
+) -> Iterator[Callable[[Iterable[Task]], Iterator[tuple[Task, Any]]]]:
+    """Yield what carries out tasks: in this process, in several, or on workers."""
+    if workers is None:
+        yield lambda tasks: carry_out(work, tasks, jobs)
+        return
+    with cluster(workers) as own:
+        yield partial(on_workers, own, work)
 
 
 # --- what would only fail hours later ----------------------------------------------------------
@@ -145,7 +163,7 @@ def _base(one: Combination) -> dict[str, Any]:
 
 
 def _results(
-    found: Sequence[Combination], tasks: Mapping[str, Task], todo: Todo, work, jobs: int
+    found: Sequence[Combination], tasks: Mapping[str, Task], todo: Todo, carry: Callable[..., Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (name, row) of every combination: first what is finished, then as they finish."""
     by_values = {tuple(c.values.values()): c.name for c in found}
@@ -156,20 +174,20 @@ def _results(
             left.append(one.values)
         else:
             yield one.name, {"state": "finished", **row}
-    numbers: dict[Path, int] = {}
+    numbers: dict[str, int] = {}
 
     def wanted() -> Iterator[Task]:
         for number, values in todo.take(left):
             name = by_values[values]
-            numbers[tasks[name].run] = number
+            numbers[name] = number
             yield tasks[name]
 
-    for task, result in carry_out(work, wanted(), jobs):
+    for task, result in carry(wanted()):
         if isinstance(result, NeuroavError):
-            todo.finish(numbers[task.run], None)
+            todo.finish(numbers[task.run.name], None)
             yield task.run.name, {"state": "failed", "error": str(result)}
         else:
-            todo.finish(numbers[task.run], result["sides"][FLOAT]["val"])
+            todo.finish(numbers[task.run.name], result["sides"][FLOAT]["val"])
             yield task.run.name, {"state": "finished", **result}
 
 

@@ -297,12 +297,20 @@ def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
     """Return ``tree`` above the defaults of its model, and these below those of its data."""
     model = _name(tree, "model")
     if model not in MODEL_DEFAULTS:
-        return tree
+        return _above({"data": _frame_sizes(_name(tree, "data"))}, tree)
     data = _name(_above(MODEL_DEFAULTS[model], tree), "data")
     special = (_BOTH_DEFAULTS.get((model, data), {}), _DATA_DEFAULTS.get(data, {}))
     for defaults in (*special, MODEL_DEFAULTS[model]):
         tree = _above(defaults, tree)
     return tree
+
+
+def _frame_sizes(data: str) -> dict[str, Any]:
+    """Return the sizes that a data set's frames have by default; nothing for an unknown one."""
+    from neuroav.data import DATASETS  # what is in the registry is known there alone
+
+    info = DATASETS.get(data)
+    return {} if info is None else {"steps": info.steps, "visual_size": info.visual_size}
 
 
 def _name(tree: dict[str, Any], section: str) -> str:

@@ -28,8 +28,9 @@ def score(model: nn.Module, frames: Frames, classes: int, batch_size: int = 128)
     The model computes where its parameters are.
     """
     device = next(model.parameters()).device
-    accuracy = MulticlassAccuracy(classes, average="micro")
-    confusion = MulticlassConfusionMatrix(classes)
+    # of this process alone: the others of a training in several wait meanwhile
+    accuracy = MulticlassAccuracy(classes, average="micro", sync_on_compute=False)
+    confusion = MulticlassConfusionMatrix(classes, sync_on_compute=False)
     loss, model_was_training = 0.0, model.training
     model.eval()
     with torch.no_grad():

@@ -2,14 +2,16 @@
 
 Every random choice of epoch e comes from ``numpy.random.default_rng([seed, e])``, and the learning
 rate from the step number, so a run resumed from the last finished epoch repeats exactly what the
-uninterrupted run would have done (same machine, same number of threads).
+uninterrupted run would have done (same machine, same number of threads). Several processes, started
+by torchrun, share out every batch (``neuroav.training.distributed``).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,6 @@ from neuroav.training.batches import (
     check_kinds,
     drop_modalities,
     input_shapes,
-    iterate,
     load_data,
     to_tensors,
 )
@@ -40,8 +41,9 @@ from neuroav.training.config import (
     dump_config,
     load_run_config,
 )
+from neuroav.training.distributed import Alone, Ranks, joined
 from neuroav.training.evaluate import score
-from neuroav.training.losses import training_loss
+from neuroav.training.losses import TrainingOutputs, training_loss
 from neuroav.training.qat import calibrate_range, prepare_qat
 from neuroav.training.rates import SpikeRates, warnings_for
 
@@ -61,12 +63,17 @@ def train(
     cache_dir: Path,
     data_root: Path | None = None,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Train into the folder ``out`` and return what ``metrics.json`` holds.
 
     resume: go on from ``out/last.ckpt``; init_from: start from the weights in this file, a run's or
-    the released S-CMRL's. Raises ConfigError (folder in use, other configuration), FileFormatError
-    (weights that do not fit), TrainingError (loss not finite).
+    the released S-CMRL's. ranks: this process is one of several that train together; all of them
+    call this with the same arguments, only the first reads and writes ``out`` and ``init_from``,
+    and with ``resume`` a folder that holds no run yet is begun, so that the same call can be
+    repeated after a failure. Raises ConfigError (folder in use, other configuration),
+    FileFormatError (weights that do not fit), TrainingError (loss not finite), ExecutorError
+    (another process is lost).
     """
     out = Path(out)
     if config.quant.aware and init_from is None and not resume:
@@ -76,33 +83,60 @@ def train(
         )
     check_model_name(config.model.name)  # before data are prepared and the folder is claimed
     check_kinds(config.model.name, config.data.name)
-    training_device(config)
-    _check_folder(out, config, resume)
+    if ranks is not None and config.model.name in ZERO_SHOT:
+        raise ConfigError(
+            f"{config.model.name!r} trains in one process: its triplets are drawn from whole "
+            "batches; start it without torchrun"
+        )
+    with joined(ranks, training_device(config)) as group:
+        places = {"cache_dir": cache_dir, "data_root": data_root, "progress": progress}
+        return _train(config, out, resume, init_from, places, group)
+
+
+def _train(
+    config: RunConfig,
+    out: Path,
+    resume: bool,
+    init_from: Path | None,
+    places: dict[str, Any],
+    group: Alone,
+) -> dict[str, Any]:
+    """Train in this process, or in this and others."""
+
+    def begun() -> bool:
+        going_on = resume and (group.size == 1 or (out / ck.CONFIG).exists())
+        _check_folder(out, config, going_on)
+        return going_on
+
+    resume = group.from_first(begun)
     torch.set_num_threads(config.train.threads)
-    data = load_data(config.data, cache_dir=cache_dir, data_root=data_root, progress=progress)
+    data = group.first_on_machine(lambda: load_data(config.data, **places))
+    progress = places["progress"]
     if config.model.name in ZERO_SHOT:
         return _train_zero_shot(config, out, data, resume, init_from, progress)
     torch.manual_seed(config.train.seed)
     shapes = input_shapes(data.split("val").frames(np.arange(1)))
     model = build_model(config.model, shapes, len(data.classes), config.scmrl)
     if init_from is not None:
-        _start_from(init_from, model, config, shapes, len(data.classes))
+        group.from_first(lambda: _start_from(init_from, model, config, shapes, len(data.classes)))
     if config.quant.aware:
         prepare_qat(model, config.quant)
         if not resume:
             first = data.split("val").frames(np.arange(min(RANGE_SAMPLES, len(data.split("val")))))
             names = model.inputs
             calibrate_range(model, to_tensors(first, names, slice(None)))  # type: ignore[arg-type]
+    group.same(model)
     # a quarter faster on a CPU (benchmarks/training_step.py); torch does not declare the argument
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(model, config.train.recompute)
-    out.mkdir(parents=True, exist_ok=True)
-    ck.write_text(out / ck.CONFIG, dump_config(config))
-    run = _Run(config, out, model, data)
+    if group.first:
+        out.mkdir(parents=True, exist_ok=True)
+        ck.write_text(out / ck.CONFIG, dump_config(config))
+    run = _Run(config, out, model, data, group)
     if resume:
         run.restore()
     with kept_memory():
-        return run.fit(progress)
+        return run.fit(progress if group.first else None)
 
 
 def _train_zero_shot(
@@ -205,13 +239,23 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 class _Run:
-    """State of one training run between epochs."""
+    """State of one training run between epochs. group: the processes that share it."""
 
-    def __init__(self, config: RunConfig, out: Path, model: nn.Module, data: AVData) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path,
+        model: nn.Module,
+        data: AVData,
+        group: Alone | None = None,
+    ) -> None:
         self.config, self.out, self.data = config, out, data
-        self.device = training_device(config)
-        self.model = model.to(self.device)  # before the optimizer takes its parameters
-        self.optimizer = make_optimizer(model, config.train)
+        self.group = group or Alone()
+        self.device = self.group.device(training_device(config))
+        # before the optimizer takes its parameters
+        self.model = self.group.prepare(model.to(self.device))
+        self.outputs = self.group.parallel(TrainingOutputs(self.model, config))
+        self.optimizer = make_optimizer(self.model, config.train)
         self.train_split: AVSplit = data.split("train")
         self.val_frames = data.split("val").frames()
         self.steps_per_epoch = math.ceil(len(self.train_split) / config.train.batch_size)
@@ -219,9 +263,10 @@ class _Run:
 
     def restore(self) -> None:
         """Take up the last finished epoch; a run killed in its first epoch starts over."""
-        if not (self.out / ck.LAST).exists():
+        last = self.out / ck.LAST
+        state = self.group.from_first(lambda: ck.load_last(last) if last.exists() else None)
+        if state is None:
             return
-        state = ck.load_last(self.out / ck.LAST)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
@@ -229,23 +274,16 @@ class _Run:
     def fit(self, progress: Progress | None) -> dict[str, Any]:
         from torch.utils.tensorboard import SummaryWriter
 
-        epochs = self.config.train.epochs
-        with SummaryWriter(str(self.out), purge_step=len(self.history)) as writer:
+        epochs, first = self.config.train.epochs, self.group.first
+        writing = SummaryWriter(str(self.out), purge_step=len(self.history)) if first else None
+        with writing or nullcontext() as writer:
             for epoch in range(len(self.history), epochs):
-                record = self._epoch(epoch, progress)
-                self._log(writer, record)
+                record = self._epoch(epoch)
                 best = min((h["val_loss"] for h in self.history), default=math.inf)
                 self.history.append(record)
-                if record["val_loss"] < best:
-                    ck.save_weights(self.model, self.out / ck.WEIGHTS)
-                ck.save_last(
-                    self.out / ck.LAST,
-                    {
-                        "model": self.model.state_dict(),
-                        "optimizer": self.optimizer.state_dict(),
-                        "history": self.history,
-                    },
-                )
+                if first:
+                    self._log(writer, record)
+                    self._save(better=record["val_loss"] < best)
                 if progress:
                     progress(
                         f"training {self.config.model.name}, validation "
@@ -254,11 +292,56 @@ class _Run:
                         epochs,
                     )
         metrics = self._metrics()
-        ck.write_json(self.out / ck.METRICS, metrics)
+        if first:
+            ck.write_json(self.out / ck.METRICS, metrics)
         return metrics
 
-    def _epoch(self, epoch: int, progress: Progress | None) -> dict[str, Any]:
-        config, start = self.config.train, time.perf_counter()
+    def _save(self, better: bool) -> None:
+        """Write the state after an epoch, and the weights where they are the best so far."""
+        if better:
+            ck.save_weights(self.model, self.out / ck.WEIGHTS)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+        }
+        ck.save_last(self.out / ck.LAST, state)
+
+    def _epoch(self, epoch: int) -> dict[str, Any]:
+        start = time.perf_counter()
+        loss_sum, correct, samples = 0.0, 0, 0
+        self.model.train()
+        for index, (inputs, labels) in enumerate(self._batches(epoch)):
+            loss, hits = self._step(epoch * self.steps_per_epoch + index, inputs, labels)
+            loss_sum, correct = loss_sum + loss * len(labels), correct + hits
+            samples += len(labels)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"epoch {epoch}, batch {index}: the loss is {loss}; lower "
+                    "train.learning_rate or check the input for NaN"
+                )
+        val, rates = self.group.from_first(self._validate)
+        return {
+            "epoch": epoch,
+            "loss": loss_sum / samples,
+            "accuracy": correct / samples,
+            "val_loss": val["loss"],
+            "val_accuracy": val["accuracy"],
+            "rates": rates,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": time.perf_counter() - start,
+        }
+
+    def _validate(self) -> tuple[dict[str, Any], dict[str, float]]:
+        with SpikeRates(self.model) as rates:
+            return score(self.model, self.val_frames, len(self.data.classes)), rates.rates()
+
+    def _batches(self, epoch: int) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+        """Yield an epoch's batches: inputs (T, b, ...) of this process's share, labels (B,) of all.
+
+        What is random is drawn for whole batches, so it does not depend on who has which share.
+        """
+        config, names = self.config.train, list(self.model.inputs)  # type: ignore[arg-type]
         rng = np.random.default_rng([config.seed, epoch])
         frames = (
             self.train_split.augmented(self.data.augmentation, rng)
@@ -266,45 +349,35 @@ class _Run:
             else self.train_split.frames()
         )
         order = rng.permutation(len(frames.labels))
-        loss_sum, correct = 0.0, 0
-        self.model.train()
         lost = np.random.default_rng([config.seed, epoch, 1])  # apart, so that 0 changes nothing
-        batches = iterate(frames, self.model.inputs, config.batch_size, order)  # type: ignore[arg-type]
-        for index, (inputs, labels) in enumerate(batches):
-            inputs = drop_modalities(inputs, config.modality_dropout, lost)
-            loss, hits = self._step(epoch * self.steps_per_epoch + index, inputs, labels)
-            loss_sum, correct = loss_sum + loss * len(labels), correct + hits
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"epoch {epoch}, batch {index}: the loss is {loss}; lower "
-                    "train.learning_rate or check the input for NaN"
-                )
-        with SpikeRates(self.model) as rates:
-            val = score(self.model, self.val_frames, len(self.data.classes))
-        return {
-            "epoch": epoch,
-            "loss": loss_sum / len(order),
-            "accuracy": correct / len(order),
-            "val_loss": val["loss"],
-            "val_accuracy": val["accuracy"],
-            "rates": rates.rates(),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": time.perf_counter() - start,
-        }
+        for start in range(0, len(order), config.batch_size):
+            batch = order[start : start + config.batch_size]
+            own = self.group.share(len(batch))
+            inputs = to_tensors(frames, names, batch[own])
+            if config.modality_dropout and len(names) > 1:
+                whole = [torch.ones(1, len(batch)) for _ in names]
+                kept = drop_modalities(whole, config.modality_dropout, lost)
+                inputs = [
+                    x * k[:, own].reshape(1, -1, 1, 1, 1) for x, k in zip(inputs, kept, strict=True)
+                ]
+            yield inputs, torch.from_numpy(frames.labels[batch])
 
     def _step(self, step: int, inputs, labels) -> tuple[float, int]:
-        config = self.config.train
+        """Learn from one batch and return its loss and right answers, of all shares together."""
+        config, group = self.config.train, self.group
         factor = learning_rate_factor(
             step,
             warmup=round(config.warmup_epochs * self.steps_per_epoch),
             total=config.epochs * self.steps_per_epoch,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * factor
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = config.learning_rate * factor
         inputs, labels = [x.to(self.device) for x in inputs], labels.to(self.device)
-        logits, loss = training_loss(self.model, inputs, labels, self.config)
+        logits, loss = training_loss(
+            self.outputs, inputs, labels, self.config, lambda x: group.gather(x, len(labels))
+        )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * group.size).backward()  # of which the processes then take the mean
         self.optimizer.step()
         return float(loss.detach()), int((logits.argmax(1) == labels).sum())
 

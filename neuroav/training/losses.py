@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,24 +12,56 @@ from neuroav.models.rivals import Cmci
 from neuroav.models.scmrl import CrossModal
 from neuroav.training.config import RunConfig
 
+Outputs = tuple[torch.Tensor, Mapping[str, torch.Tensor], tuple[torch.Tensor, ...]]
+
+
+class TrainingOutputs(nn.Module):
+    """What the losses read of a network. forward(*inputs) -> (logits (B, classes), the residuals to
+    align, r (T, B, D, H, W) by pair, the scores of each modality's own head)."""
+
+    def __init__(self, model: nn.Module, config: RunConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, *inputs: torch.Tensor) -> Outputs:
+        return _outputs(self.model, inputs, self.config)
+
 
 def training_loss(
-    model: nn.Module, inputs: Sequence[torch.Tensor], labels: torch.Tensor, config: RunConfig
+    model: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    labels: torch.Tensor,
+    config: RunConfig,
+    gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (logits, loss) of a batch.
 
     Cross-modal networks add ``alignment_loss``, ``cmci`` the losses of each modality's own head.
+    model: the network, or ``TrainingOutputs`` of it. gather: makes values (B, ...) of the whole
+    batch, which ``labels`` are of, from those of the samples in ``inputs``.
     """
+    gather = gather or _as_is
     with autocast(inputs[0].device, config.train.precision):
-        logits, residuals, own = _outputs(model, inputs, config)
+        found = model(*inputs) if _gives_all(model) else _outputs(model, inputs, config)
+    logits, own = gather(found[0]), [gather(scores) for scores in found[2]]
+    rates = {pair: gather(r.mean(dim=(0, 3, 4))) for pair, r in found[1].items()}
     smoothing = config.train.label_smoothing
     loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
     for scores in own:
         loss = loss + functional.cross_entropy(scores, labels, label_smoothing=smoothing)
-    if residuals:
+    if rates:
         weight, temperature = config.scmrl.alignment_weight, config.scmrl.temperature
-        loss = loss + weight * mean_alignment_loss(residuals, labels, temperature)
+        loss = loss + weight * alignment_of_rates(rates, labels, temperature)
     return logits, loss
+
+
+def _as_is(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _gives_all(model: nn.Module) -> bool:
+    """Whether a module is ``TrainingOutputs``, wrapped for several processes or not."""
+    return isinstance(getattr(model, "module", model), TrainingOutputs)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -41,9 +73,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower, cache_enabled=False)
 
 
-def _outputs(
-    model: nn.Module, inputs: Sequence[torch.Tensor], config: RunConfig
-) -> tuple[torch.Tensor, Mapping[str, torch.Tensor], tuple[torch.Tensor, ...]]:
+def _outputs(model: nn.Module, inputs: Sequence[torch.Tensor], config: RunConfig) -> Outputs:
     """Return logits, the residuals to align and the scores of each modality's own head."""
     if isinstance(model, Cmci):
         logits, own = model.logits_and_own(*inputs)
@@ -61,9 +91,17 @@ def mean_alignment_loss(
 
     residuals: r (T, B, D, H, W) by 'RECEIVER_from_SOURCE'; those of one receiver are averaged.
     """
+    rates = {pair: r.mean(dim=(0, 3, 4)) for pair, r in residuals.items()}
+    return alignment_of_rates(rates, labels, temperature)
+
+
+def alignment_of_rates(
+    found: Mapping[str, torch.Tensor], labels: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return ``mean_alignment_loss`` of residuals' means over steps and places, (B, D) by pair."""
     means: dict[str, list[torch.Tensor]] = {}
-    for pair, r in residuals.items():
-        means.setdefault(pair.split("_from_")[0], []).append(r.mean(dim=(0, 3, 4)))
+    for pair, rate in found.items():
+        means.setdefault(pair.split("_from_")[0], []).append(rate)
     rates = [torch.stack(parts).mean(0) for parts in means.values()]
     losses = [
         alignment_loss(u, w, labels, temperature)

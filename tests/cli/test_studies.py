@@ -45,7 +45,7 @@ def test_sweep(run, run_sweep):
         {"scmrl.alpha": ["0", "0.5", "1"], "train.seed": ["0", "1"]}, Path("s"), model="scmrl",
         data="av-digits", file=Path("c.toml"), overrides={"train.epochs": "12"}, deploy=True,
         export_bits=[8, 4], target="loihi1", init_from=Path("w.safetensors"), jobs=2,
-        progress=ANY, **FOLDERS,
+        workers=None, progress=ANY, **FOLDERS,
     )  # fmt: skip
     assert done.code == 1  # one run failed
     lines = [line.split() for line in done.out.splitlines()]
@@ -137,7 +137,7 @@ def test_robustness(run, stand_in):
     )  # fmt: skip
     study.assert_called_once_with(
         ("add.nav", "audio.nav"), Path("made"), kinds=["noise", "missing"], samples=10, split="val",
-        seed=3, batch=4, jobs=2, progress=ANY, **FOLDERS,
+        seed=3, batch=4, jobs=2, workers=None, progress=ANY, **FOLDERS,
     )  # fmt: skip
     lines = [line.split() for line in done.out.splitlines()]
     assert done.code == 0

@@ -78,7 +78,7 @@ def test_a_cut_file_is_refused(prepared, tmp_path, share):
 
 @pytest.mark.parametrize(
     ("attribute", "value", "reason"),
-    [("version", 3, "version 3; this program reads 2"), ("format", "other", "not a neuroav-")],
+    [("version", 4, "version 4; this program reads 3"), ("format", "other", "not a neuroav-")],
 )
 def test_another_version_or_format_is_refused(tmp_path, attribute, value, reason):
     path = tmp_path / "tiny.h5"

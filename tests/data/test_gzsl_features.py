@@ -128,7 +128,8 @@ def test_real_lists_of_ucf(tmp_path, preset):
     sizes = [len(data.stages[s]) for s in STAGES]
     assert sizes == [3174, 353, 1467, 555, 1267 if preset == "main" else 845]
     assert len(data.misaligned) == 79
-    assert len(data.notes) == 1
+    assert len(data.notes) == 2
+    assert data.notes[1].startswith("protocol as published: of 555 of 555 test clips")
 
 
 def test_real_lists_of_vggsound(tmp_path):
@@ -189,7 +190,10 @@ def test_vggsound_names_match_with_case(tmp_path):
     ("arguments", "said"),
     [
         ({"name": "ucf"}, "unknown zero-shot benchmark 'ucf'.*did you mean 'ucf-gzsl'"),
-        ({"preset": "clip"}, "unknown preset of ucf-gzsl 'clip': allowed are cls, cls-temporal, m"),
+        (
+            {"preset": "clip"},
+            "unknown preset of ucf-gzsl 'clip': allowed are cls, cls-clean, cls",
+        ),
         ({"steps": 0}, "0 steps, at least 1"),
         ({"root": None}, "AVCA-GZSL release.*features/main_features.*--data-root DIR"),
         ({"root": None, "preset": "cls-temporal"}, "TCaF-GZSL release.*features/cls_features_non"),

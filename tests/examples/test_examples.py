@@ -19,8 +19,11 @@ PROMISES = {
 }
 
 
+ELSEWHERE = {"make_standin.py"}  # needs recordings: test_standin.py
+
+
 def test_every_example_is_listed():
-    assert {p.name for p in EXAMPLES.glob("*.py")} == set(PROMISES)
+    assert {p.name for p in EXAMPLES.glob("*.py")} == set(PROMISES) | ELSEWHERE
 
 
 @pytest.mark.parametrize("name", PROMISES)

@@ -38,7 +38,7 @@ from neuroav.sim import fast, real, reference
 from neuroav.sim.trace import collect
 from neuroav_export.readers import READERS, import_file, read_file
 from neuroav_export.readers.netx import READS, read_netx
-from neuroav_export.readers.netx_layers import UNSUPPORTED
+from neuroav_export.readers.netx_layers import UNSUPPORTED, storage
 from neuroav_export.writers import netx as writer
 
 SCRIPT = Path(__file__).with_name("run_slayer.py")
@@ -152,6 +152,12 @@ def test_scores_are_the_membranes_that_slayer_computes(slayer):
     found = collect(reference.run(deployment, {"input": frames}))["layer2"]
     assert len(np.unique(found)) > 20
     assert np.array_equal(found, np.load(folder / "slayer2.npy") * (1 << 12))
+
+
+def test_weights_of_one_sign_that_only_mixed_synapses_hold():
+    assert storage(np.array([[-256]])) == (1, "mixed")
+    assert storage(np.array([[-255, 0]])) == (8, "inhibitory")
+    assert storage(np.array([[-255, -256]])) is None
 
 
 # --- ours read back ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from neuroav.data.ragged import Ragged
 from neuroav.deployment import Probe
 from neuroav.errors import ConfigError, DataError, OutOfRange
 from neuroav.simulate import load_samples, simulate
-from neuroav.studies import robustness, robustness_plot
+from neuroav.studies import robustness, robustness_plot, subjects
 from neuroav.studies.conditions import CLEAN, Condition, disturbed
 from neuroav.training.config import load_config
 from neuroav_export import compile_module
@@ -251,7 +251,7 @@ def test_samples_inside_a_file_have_no_events(files, tmp_path):
 def test_files_of_different_data_are_refused(files, made_up, tmp_path, monkeypatch):
     other = deploy(made_up, "visual", tmp_path, data_hash="f" * 64)
     monkeypatch.setattr(data_module, "load", lambda *_, **__: made_up)
-    real = robustness.load_samples
+    real = subjects.load_samples
 
     def load(deployment, **options):
         return real(
@@ -260,7 +260,7 @@ def test_files_of_different_data_are_refused(files, made_up, tmp_path, monkeypat
             **options,
         )  # fmt: skip
 
-    monkeypatch.setattr(robustness, "load_samples", load)
+    monkeypatch.setattr(subjects, "load_samples", load)
     with pytest.raises(DataError, match=re.escape("visual.nav: was trained on other data than")):
         robustness.run_robustness([files["add"], other], tmp_path / "out", cache_dir=tmp_path)
 

@@ -44,6 +44,7 @@ class Data:
     name, content_hash = "fake", "0" * 64
     classes = ("a", "b", "c")
     augmentation = None
+    spec = None
 
     def __init__(self) -> None:
         self._splits = {n: Split(c, s, 3) for n, c, s in (("train", 48, 1), ("val", 24, 2),

@@ -223,7 +223,9 @@ def test_text_alignment_is_what_is_trained_on(tmp_path, data):
 def test_what_does_not_fit_is_refused(tmp_path, data):
     with pytest.raises(ConfigError, match="classifies by text, data 'av-digits' have none"):
         run(tmp_path / "a", **{"data.name": "av-digits"})
-    with pytest.raises(ConfigError, match="with this model use --data av-digits or nmnist-fsdd"):
+    with pytest.raises(
+        ConfigError, match="with this model use --data av-digits or cremad or .*nmnist-fsdd"
+    ):
         loop.train(load_config(model="add", data="ucf-gzsl"), tmp_path / "b", cache_dir=tmp_path)
     with pytest.raises(ConfigError, match="start afresh in both stages"):
         loop.train(small.config("avca"), tmp_path / "c", init_from=tmp_path, cache_dir=tmp_path)

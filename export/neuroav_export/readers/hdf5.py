@@ -3,6 +3,10 @@
 A dataset counts only if it lies in the file itself (no link to elsewhere), holds numbers or a short
 text, is as large as its bytes allow, and is finite. Everything else is a FileFormatError with file,
 dataset, found and allowed. No object is ever unpickled.
+
+The HDF5 library trusts what it reads: a changed byte can make it abort or hang. Before a file is
+opened here, another process reads all of it once (``check_hdf5`` in a guarded process, a third of a
+second for the first file): what the library does not survive ends that process, and is an error.
 """
 
 from __future__ import annotations
@@ -14,9 +18,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from neuroav.data.formats.guarded import guarded
+from neuroav.data.formats.hdf5 import check_hdf5
 from neuroav.errors import FileFormatError, NeuroavError
 
 MOST_VALUES = 1 << 27  # of a dataset, and of all that is read from a file
+MOST_BYTES = 8 * MOST_VALUES  # of values as the guarded process reads them
+READ_SECONDS = 60.0
+READ_MEMORY = 3 << 30  # MOST_BYTES, what the library needs beside them, and a margin
 TEXT_MOST = 1 << 16  # characters
 _MAX_RATIO = 1100  # deflate cannot do better than 1032:1; more is a declared size without values
 
@@ -29,6 +38,7 @@ def opened(path: Path, kind: str) -> Iterator[Tree]:
     """
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file; give the path of {kind}")
+    require_survived(path)
     try:
         with h5py.File(path, "r") as file:
             yield Tree(file, path, kind, [0])
@@ -39,6 +49,14 @@ def opened(path: Path, kind: str) -> Iterator[Tree]:
             f"{path}: cannot be read as {kind} ({error}); the file is cut, damaged or of another "
             "kind; export it again"
         ) from None
+
+
+def require_survived(path: Path) -> None:
+    """FileFormatError for a file that the HDF5 library aborts, hangs or runs out of memory on.
+
+    A file that another process may not open at all is left to the reader, which says it better.
+    """
+    guarded(check_hdf5, path, MOST_BYTES, seconds=READ_SECONDS, memory_bytes=READ_MEMORY)
 
 
 class Tree:

@@ -33,7 +33,7 @@ from neuroav import hardware
 from neuroav import integer as ig
 from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, NeuroavError, UnsupportedNode
-from neuroav.fixed import Arithmetic, sign_mode
+from neuroav.fixed import Arithmetic
 from neuroav.host import HostLayer, verify_host
 from neuroav.quantization import Options
 from neuroav.stages import verify_graph, verify_integer
@@ -49,7 +49,7 @@ from neuroav_export.readers.netx_layers import (
     Layer,
     Neurons,
     read_layers,
-    storable_bits,
+    storage,
 )
 
 BIAS_SHIFT = 6  # bias_exp that netx gives every CUBA neuron
@@ -282,8 +282,8 @@ class Building:
     def _projections(self, layer: Layer, name: str, source: str) -> tuple[ig.Projection, ...]:
         assert layer.weight is not None
         if layer.kind == "conv":
-            bits = storable_bits(layer.weight)
-            assert bits is not None
+            stored = storage(layer.weight)
+            assert stored is not None
             return (
                 ig.IntConv2d(
                     source,
@@ -293,8 +293,7 @@ class Building:
                     layer.padding,
                     layer.dilation,
                     layer.groups,
-                    bits,
-                    sign_mode(layer.weight),
+                    *stored,
                 ),
             )
         made = [_dense(source, part, lag) for lag, part in netx_twin.by_delay(layer)]
@@ -357,9 +356,9 @@ class Building:
 
 
 def _dense(source: str, weight: np.ndarray, lag: int) -> ig.IntDense:
-    bits = storable_bits(weight)
-    assert bits is not None
-    return ig.IntDense(source, 0, weight, bits, sign_mode(weight), lag=lag)
+    stored = storage(weight)
+    assert stored is not None
+    return ig.IntDense(source, 0, weight, *stored, lag=lag)
 
 
 def _lif(

@@ -268,15 +268,20 @@ def _complex(place: str) -> UnsupportedNode:
     )
 
 
-def storable_bits(weight: np.ndarray) -> int | None:
-    """Return the smallest width that stores the weights as they are, None where 8 bits do not."""
-    mode = sign_mode(weight)
-    fits = (b for b in range(1, 9) if (truncate_weights(weight, b, mode) == weight).all())
-    return next(fits, None)
+def storage(weight: np.ndarray) -> tuple[int, str] | None:
+    """Return the smallest width that stores the weights as they are and its sign mode.
+
+    That of the weights' own signs, or 'mixed', which alone holds -256. None where 8 bits do not.
+    """
+    for mode in (sign_mode(weight), "mixed"):
+        for bits in range(1, 9):
+            if (truncate_weights(weight, bits, mode) == weight).all():
+                return bits, mode
+    return None
 
 
 def _storable(weight: np.ndarray, place: str) -> None:
-    if storable_bits(weight) is None:
+    if storage(weight) is None:
         odd = int((weight % 2 != 0).sum())
         raise UnsupportedNode(
             f"{place}: {odd} of {weight.size} weights are odd; synapses of both signs hold even "

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from neuroav.errors import FileFormatError
+from neuroav_export.readers.hdf5 import require_survived
 
 MOST_VALUES = 1 << 27  # of all arrays of a file
 MOST_NODES = 10_000
@@ -82,6 +83,7 @@ def check_name(name: str, place: str) -> str:
 def _load_file(path: Path) -> Primitive:
     if not path.is_file():
         raise FileFormatError(f"{path}: no such file; give the path of a .nir file")
+    require_survived(path)
     try:
         with h5py.File(path, "r") as file:
             return as_wrapped(_File(path).primitive(file, "node", 0))

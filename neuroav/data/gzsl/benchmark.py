@@ -13,14 +13,19 @@ Presets: ``main``: SeLaVi, audio 512 and video 512. ``cls``: VGGish 128 in 0 .. 
 and C3D 4096, which is 0 or more; fewer unseen classes, free of those that pretraining knew.
 ``cls-temporal``: the same as sequences. A file ``SYNTHETIC.txt`` in ``features/<kind>`` says that
 its features are made up, and becomes a note of the data.
+
+These follow the published protocol, in which clips of one recording are trained on and tested.
+``main-clean``, ``cls-clean`` and ``cls-temporal-clean`` read the same files and deal the clips out
+by recording (see ``clean``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from neuroav.data.gzsl import clean
 from neuroav.data.gzsl.classlists import (
     BENCHMARKS,
     FOLDERS,
@@ -37,7 +42,7 @@ from neuroav.data.gzsl.features import (
     static_layout,
     temporal_layout,
 )
-from neuroav.data.zeroshot import STAGES, Features, ZeroShotData
+from neuroav.data.zeroshot import STAGE_2_TEST_SEEN, STAGES, Features, ZeroShotData
 from neuroav.errors import DataError, unknown_name
 
 _ROOTS = ("avgzsl_benchmark_datasets", "avgzsl_benchmark_non_averaged_datasets", "avgzsl", ".")
@@ -48,15 +53,17 @@ SYNTHETIC = "SYNTHETIC.txt"  # beside the feature files where they are no record
 @dataclass(frozen=True)
 class GzslPreset:
     """kinds: names of its folder of features, the published one first; split: of the classes;
-    source: who publishes the files; temporal: whether they hold sequences."""
+    source: who publishes the files; temporal: whether they hold sequences; clean: whether clips are
+    dealt out by recording."""
 
     kinds: tuple[str, ...]
     split: str
     source: str
     temporal: bool = False
+    clean: bool = False
 
 
-PRESET_FILES: dict[str, GzslPreset] = {
+_PUBLISHED: dict[str, GzslPreset] = {
     "main": GzslPreset(("main_features",), "main_split", RELEASE),
     "cls": GzslPreset(("cls_features",), "cls_split", RELEASE),
     # The second name is what the script published with TCaF makes.
@@ -67,15 +74,22 @@ PRESET_FILES: dict[str, GzslPreset] = {
         temporal=True,
     ),
 }
+PRESET_FILES: dict[str, GzslPreset] = _PUBLISHED | {
+    f"{name}-clean": replace(preset, clean=True) for name, preset in _PUBLISHED.items()
+}
 PRESETS = tuple(PRESET_FILES)
 DEFAULT_STEPS = 10  # of published spiking networks on these benchmarks
 
 
-def load_benchmark(name: str, *, data_root: Path | None, preset: str, steps: int) -> ZeroShotData:
+def load_benchmark(
+    name: str, *, data_root: Path | None, preset: str, steps: int, data_seed: int = 0
+) -> ZeroShotData:
     """Read ``name`` ('ucf-gzsl', 'vggsound-gzsl', 'activitynet-gzsl') from below ``data_root``.
 
-    DataError for an unknown name or preset, fewer than one step, or what is missing or does not fit
-    together; FileFormatError for a damaged or refused file. Each names the file or folder.
+    data_seed: of the dealing in clean presets; the others do not depend on it. DataError for an
+    unknown name or preset, fewer than one step, or what is missing or does not fit together, and
+    in clean presets for clips whose names do not tell their recordings; FileFormatError for a
+    damaged or refused file. Each names the file or folder.
     """
     if name not in BENCHMARKS:
         raise unknown_name("zero-shot benchmark", name, BENCHMARKS, DataError)
@@ -92,16 +106,23 @@ def load_benchmark(name: str, *, data_root: Path | None, preset: str, steps: int
     folder = _find(root, benchmark, audio, "features", chosen.source).parent
     layout = temporal_layout(steps) if chosen.temporal else static_layout()
     stages = {stage: read_stage(folder, stage, lists, layout) for stage in STAGES}
+    stage_classes = {stage: lists.stages[stage] for stage in STAGES}
+    notes = _notes(folder, lists, stages)
+    if chosen.clean:
+        stages, dealt = clean.clean_stages(name, stages, stage_classes, data_seed)
+        notes += (dealt,)
+    elif shared := _shared(name, stages):
+        notes += (shared,)
     return ZeroShotData(
         name=name,
         preset=preset,
         classes=lists.classes,
         stages=stages,
-        stage_classes={stage: lists.stages[stage] for stage in STAGES},
+        stage_classes=stage_classes,
         text=by_name(embeddings, lists),
         text_compat=avca_compat(embeddings, lists),
         steps=steps,
-        notes=_notes(folder, lists, stages),
+        notes=notes,
     )
 
 
@@ -180,3 +201,20 @@ def _notes(folder: Path, lists: ClassLists, stages: Mapping[str, Features]) -> t
     if differing:
         notes.append(f"clips with features are not those of the lists: {'; '.join(differing)}")
     return tuple(notes)
+
+
+def _shared(name: str, stages: Mapping[str, Features]) -> str:
+    """What the published protocol shares between training and test, '' where nothing is told."""
+    names = [clip for part in stages.values() for clip in part.names.tolist()]
+    of_clips = [stage for stage, part in stages.items() for _ in range(len(part))]
+    found = clean.shared_recordings(name, names, of_clips)
+    trained = set(STAGES[:3])
+    leaked = {r for r, s in found.items() if STAGE_2_TEST_SEEN in s and trained & set(s)}
+    if not leaked:
+        return ""
+    tested = stages[STAGE_2_TEST_SEEN].names.tolist()
+    clips = sum(clean.recording(name, clip) in leaked for clip in tested)
+    return (
+        f"protocol as published: of {clips} of {len(tested)} test clips of seen classes, other "
+        "clips of the same recording are in training or validation; a clean preset has none"
+    )

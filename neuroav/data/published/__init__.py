@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
-MODULES: tuple[ModuleType, ...] = ()
+from neuroav.data.published import (
+    cremad,
+    folder,
+    heidelberg,
+    mnistdvs_ntidigits,
+    single,
+    urbansound8k,
+)
+
+# Modules, and objects that offer the same, of modules that hold several sets.
+MODULES: tuple[Any, ...] = (
+    mnistdvs_ntidigits,
+    cremad,
+    urbansound8k,
+    *single.SETS,
+    *heidelberg.SETS,
+    folder,
+)
