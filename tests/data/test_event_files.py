@@ -218,6 +218,16 @@ def test_plain_arrays_need_names_for_their_columns(tmp_path):
         read_events(path, AS_STORED, columns=names, sensor=(27, 28))
 
 
+def test_npy_header_that_claims_gigabytes_costs_none(tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(64))
+    tracemalloc.start()
+    with pytest.raises(FileFormatError, match="a header of 2147483647 bytes, more than 65536"):
+        read_events(path, "as-stored")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
 def test_arrays_that_are_not_events_are_refused(tmp_path):
     path, names = tmp_path / "a.npy", ("x", "y", "p", "time")
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -38,10 +39,21 @@ NAMES = {
 }
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # Python's own objects in Python's own messages
 LIMITS = {"x": 65535, "y": 65535, "time": (1 << 62) - 1}
+# numpy reads as much as the header says it has, so that 12 bytes could ask for 4 GiB
+MAX_HEADER = 1 << 16
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+
+
+def _require_small_header(file: BinaryIO, version: tuple[int, int]) -> None:
+    """Raise ValueError for a header longer than any real one; the file stays where it is."""
+    at = file.tell()
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    file.seek(at)
+    if length > MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes, more than {MAX_HEADER}")
 
 
 def opened(
@@ -74,6 +86,7 @@ def _layout(path: Path, columns: Sequence[str] | None) -> tuple[Layout, np.dtype
                 version = np.lib.format.read_magic(file)
                 if version not in _READERS:
                     raise ValueError(f"version {version} of the format")
+                _require_small_header(file, version)
                 shape, fortran, dtype = _READERS[version](file)
         except Exception as err:  # numpy raises whatever Python's parser does
             raise _unreadable(path, str(err)) from None
