@@ -104,7 +104,7 @@ def test_random_networks_equal_the_reference():
         random_deployment(
             seed, hidden=1 + seed % 6, steps=(1, 3, 5, 8)[seed % 4], samples=2 + seed % 3
         )
-        for seed in range(18)
+        for seed in range(30)
     ]
     graphs = [d.integer for d, _ in jobs]
     assert sum(any(g.loops(group) for group in g.groups) for g in graphs) > 5

@@ -221,8 +221,9 @@ def test_only_the_recordings_of_the_samples_are_sent():
     assert np.array_equal(again.visual, frames.visual)
 
 
-def test_a_sweep_is_that_of_one_process(ray_cluster, tmp_path, monkeypatch):
-    """As on other machines, which share no files; the first worker dies once."""
+@pytest.mark.parametrize("here", [True, False])
+def test_a_sweep_is_that_of_one_process(ray_cluster, tmp_path, monkeypatch, here):
+    """On this machine, and as on others, which share no files; the first worker dies once."""
     from neuroav.training import evaluate, loop
 
     for module in (loop, evaluate, sweep):
@@ -233,7 +234,7 @@ def test_a_sweep_is_that_of_one_process(ray_cluster, tmp_path, monkeypatch):
     options = {"model": "add", "overrides": fixed, "deploy": False, "cache_dir": tmp_path}
     over = {"train.seed": ["0", "1"]}
     one = sweep.run_sweep(over, tmp_path / "one", **options)
-    own = Cluster(ray_cluster._ray, 2, here=False)
+    own = Cluster(ray_cluster._ray, 2, here=here)
     monkeypatch.setattr(sweep, "cluster", partial(given, own))
     monkeypatch.setattr(sweep, "carry_out_task", worker_tasks.train_task)
     many = sweep.run_sweep(over, tmp_path / "many", workers=Workers(2), **options)
