@@ -27,8 +27,9 @@ import numpy as np
 from neuroav import navfile
 from neuroav.simulate import PROBE, Samples, load_samples, resolve_deployment, run_backend
 from neuroav.studies import workers as workers_module
+from neuroav.studies.chunks import pack, unpack
 from neuroav.studies.cluster import Workers, cluster
-from neuroav.studies.workers import run_on_workers, unpack
+from neuroav.studies.workers import run_on_workers
 
 
 @click.group()
@@ -113,7 +114,7 @@ def _head_alone(deployment, data, batch: int) -> None:
     from neuroav.sim.trace import SpikeDigest, Trace
 
     (trace,) = fast.run(deployment, part, batch=batch, threads=1)
-    packed = {n: workers_module.pack(v) for n, v in trace.outputs.items()}
+    packed = {n: pack(v) for n, v in trace.outputs.items()}
     whole = sum(v.size for v in trace.outputs.values()) * 4 / trace.samples
     sent = sum(len(p.content) for p in packed.values()) / trace.samples
     for where, content, size in (("this machine", trace.outputs, whole), ("others", packed, sent)):

@@ -62,6 +62,13 @@ _BY_NODE = ("spikes_per_sample", "synops_per_sample")
     help="Write the spikes of every node.",
 )
 @workers_options
+@click.option(
+    "--resume",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="With --workers or --ray: keep finished parts there until the run is whole, and go on "
+    "from those of a run that was cut off.",
+)
 @sample_options(PROBE_SPLITS, split=None)
 @data_options
 @json_option
@@ -74,6 +81,7 @@ def simulate(
     record: Path | None,
     workers: int | None,
     ray: str | None,
+    resume: Path | None,
     samples: int | None,
     split: str | None,
     data_root: Path | None,
@@ -92,7 +100,9 @@ def simulate(
 
         from neuroav.studies.workers import run_on_workers
 
-        special["run"] = partial(run_on_workers, chosen, path)
+        special["run"] = partial(run_on_workers, chosen, path, resume=resume)
+    elif resume:
+        raise click.UsageError("--resume is for --workers and --ray: give one, or leave it out")
     with Reporter() as progress:
         found = simulate_file(
             path,

@@ -128,5 +128,5 @@ def _flock(handle: int, how: int, folder: Path) -> None:
     except OSError as err:
         raise DataError(
             f"cannot lock a file in {folder} ({err}): its file system has no locks; "
-            "choose another folder with --cache-dir"
+            "choose a folder on another (--cache-dir, or --resume of simulate)"
         ) from None

@@ -18,7 +18,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -153,7 +153,7 @@ class Cluster:
 
     def in_order(
         self, work: Callable[..., Any], tasks: Iterable[Any], shared: tuple = ()
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Yield the results in the order of the tasks; raise the first error in that order."""
         waiting: dict[int, Any] = {}
         following, window = 0, AHEAD * self.count

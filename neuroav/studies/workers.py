@@ -5,20 +5,19 @@ sends back class scores, counts and the outputs of all populations. The spike di
 over all samples in their order, so this process takes it, while later chunks are being computed:
 that is its share of the work, and bounds what more workers can bring (docs/scale.md has figures).
 From a worker on this machine it reads the outputs where they lie in shared memory; over a network
-spikes travel as bits, other numbers in the smallest type that holds them, deflated. At most
-``cluster.AHEAD`` chunks per worker are under way, each of ``MOST_BYTES`` at most.
+they travel packed (``chunks``). At most ``cluster.AHEAD`` chunks per worker are under way, each of
+``MOST_BYTES`` at most. Where asked, the outputs of finished chunks are kept (``finished``), and a
+run that was cut off goes on from them: they are counted and hashed here, not computed again.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,68 +33,13 @@ from neuroav.recordfile import open_record
 from neuroav.sim import fast
 from neuroav.sim.trace import SpikeDigest, Trace
 from neuroav.simulate import Outcome, Progress, Samples
+from neuroav.studies.chunks import Chunk, Packed, Simulated, chunks, pack, unpack
 from neuroav.studies.cluster import Cluster, Workers, cluster
+from neuroav.studies.finished import Finished, finished, request_of
 
 CHUNKS = 4  # per worker at least, so that none waits long for the last one
 LARGEST = 64  # samples of a chunk, and bytes of its outputs (one sample at least), unless told
 MOST_BYTES = 16 << 20  # otherwise
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Consecutive samples: number of the first, and what is fed, (samples, steps, *shape)."""
-
-    first: int
-    inputs: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """An integer array: its shape, the type of what is stored ('' for single bits), the bytes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    content: bytes
-
-
-@dataclass(frozen=True, eq=False)
-class Simulated:
-    """What a chunk gave: scores (samples, classes) int64, counts, outputs by population, int32
-    (samples, steps, *shape) or packed."""
-
-    first: int
-    scores: np.ndarray
-    counts: Counts
-    outputs: Mapping[str, np.ndarray | Packed]
-
-
-def pack(x: np.ndarray) -> Packed:
-    """Return an integer array as bits where all are 0 or 1, else as deflated small integers."""
-    low, high = int(x.min(initial=0)), int(x.max(initial=0))
-    if low == 0 and high <= 1:
-        return Packed(x.shape, "", np.packbits(x.astype(bool).reshape(-1)).tobytes())
-    kinds = ("<u1", "<i1", "<i2", "<i4")
-    kind = next(k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-    return Packed(x.shape, kind, zlib.compress(x.astype(kind).tobytes(), 1))
-
-
-def unpack(packed: np.ndarray | Packed) -> np.ndarray:
-    """Return what was packed, int32, or what was not."""
-    if isinstance(packed, np.ndarray):
-        return packed
-    if packed.dtype:
-        flat = np.frombuffer(zlib.decompress(packed.content), packed.dtype).astype("<i4")
-    else:
-        places = np.frombuffer(packed.content, np.uint8)
-        flat = _bits()[places].reshape(-1)[: int(np.prod(packed.shape))]
-    return flat.reshape(packed.shape)
-
-
-@cache
-def _bits() -> np.ndarray:
-    """Return the bits of every byte, int32 (256, 8): looking up is quicker than shifting."""
-    every = np.arange(256, dtype=np.uint8)[:, None]
-    return np.unpackbits(every, axis=1).astype("<i4")
 
 
 def sent_file(path: str | Path) -> np.ndarray:
@@ -158,6 +102,13 @@ def simulate_chunk(
     return Simulated(chunk.first, np.concatenate(scores), counter.counts(), outputs)
 
 
+def counted(graph: IntGraph, first: int, outputs: Mapping[str, Packed]) -> Simulated:
+    """Return a chunk from its outputs alone."""
+    trace, counter = Trace(first, {n: unpack(v) for n, v in outputs.items()}), Counter(graph)
+    counter.add(trace)
+    return Simulated(first, _scores(graph, trace), counter.counts(), trace.outputs)
+
+
 def _scores(graph: IntGraph, trace: Trace) -> np.ndarray:
     return trace.outputs[graph.output][:, -1].astype(np.int64)
 
@@ -182,12 +133,6 @@ def _chunk_size(graph: IntGraph, samples: int, count: int) -> int:
     return max(1, min(LARGEST, -(-samples // (CHUNKS * count)), MOST_BYTES // sample_bytes))
 
 
-def chunks(inputs: Mapping[str, np.ndarray], size: int) -> Iterator[Chunk]:
-    """Yield the samples in runs of ``size``."""
-    for first in range(0, len(next(iter(inputs.values()))), size):
-        yield Chunk(first, {n: v[first : first + size] for n, v in inputs.items()})
-
-
 def run_on_workers(
     workers: Workers | Cluster,
     path: str | Path,
@@ -199,39 +144,62 @@ def run_on_workers(
     memory_bytes: int | None = None,
     device: str | None = None,
     record: Path | None = None,
+    resume: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Return what ``simulate.run_backend`` returns, computed by workers.
 
     path: the file of ``deployment``, which is sent to them. batch: samples of a chunk. With record
-    this process also counts the events by core and link and writes the file, in order. Raises the
-    errors of ``fast.run``, ConfigError for another executor or a device, ExecutorError for a chunk
-    that lost its worker again and again.
+    this process also counts the events by core and link and writes the file, in order. resume: a
+    folder that keeps finished chunks until the run is whole; where some are there already, chunks
+    have the size of those. Raises the errors of ``fast.run`` and ``finished``, ConfigError for
+    another executor or a device, ExecutorError for a chunk that lost its worker again and again.
     """
     if backend != "fast" or device not in (None, "cpu"):
         raise ConfigError(
             f"workers run --backend fast on CPUs, found {backend} on {device or 'cpu'}; leave "
             "--workers and --ray out"
         )
-    if isinstance(workers, Workers):
-        with cluster(workers) as own:
-            return run_on_workers(
-                own, path, deployment, samples,
-                batch=batch, memory_bytes=memory_bytes, record=record, progress=progress,
-            )  # fmt: skip
-    start = time.perf_counter()
-    size = batch or _chunk_size(deployment.integer, len(samples), workers.count)
-    content = workers.share(sent_file(path))
-    shared = (content, deployment.content_hash, memory_bytes, not workers.here)
     given = {n: np.asarray(v) for n, v in samples.inputs.items()}
-    taken = _Taken(deployment, record, start)
-    with taken.writing() as writer:
-        for found in workers.in_order(simulate_chunk, chunks(given, size), shared):
+    with ExitStack() as stack:
+        own = workers if isinstance(workers, Cluster) else stack.enter_context(cluster(workers))
+        start = time.perf_counter()
+        size = batch or _chunk_size(deployment.integer, len(samples), own.count)
+        store = None
+        if resume:
+            request = request_of(deployment.content_hash, given)
+            store = stack.enter_context(finished(resume, request, size))
+            size = store.size
+        content = own.share(sent_file(path))
+        packed = store is not None or not own.here
+        shared = (content, deployment.content_hash, memory_bytes, packed)
+        taken = _Taken(deployment, record, start)
+        writer = stack.enter_context(taken.writing())
+        for found in _results(own, deployment.integer, chunks(given, size), shared, store):
             taken.add(found, writer)
             if progress:
                 progress("simulating (fast, on workers)", found.first + len(found.scores),
                          len(samples))  # fmt: skip
         return taken.outcome(samples, writer)
+
+
+def _results(
+    own: Cluster, graph: IntGraph, pieces: Iterable[Chunk], shared: tuple, store: Finished | None
+) -> Iterator[Simulated]:
+    """Yield what the chunks gave, in order: of those in the store what is there, others anew."""
+    if store is None:
+        yield from own.in_order(simulate_chunk, pieces, shared)
+        return
+    pieces = list(pieces)
+    missing = [c for c in pieces if c.first not in store.known]
+    with closing(own.in_order(simulate_chunk, missing, shared)) as computed:
+        for chunk in pieces:
+            if chunk.first in store.known:
+                yield counted(graph, chunk.first, store.get(chunk.first))
+            else:
+                found = next(computed)
+                store.add(found.first, found.outputs)
+                yield found
 
 
 class _Taken:

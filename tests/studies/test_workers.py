@@ -33,8 +33,9 @@ from neuroav.simulate import load_samples, resolve_deployment, run_backend
 from neuroav.studies import cluster as cluster_module
 from neuroav.studies import remote, robustness, robustness_plot, sweep
 from neuroav.studies import workers as workers_module
+from neuroav.studies.chunks import pack, unpack
 from neuroav.studies.cluster import RETRIES, Cluster, Workers, cluster
-from neuroav.studies.workers import own_recordings, pack, run_on_workers, unpack
+from neuroav.studies.workers import own_recordings, run_on_workers
 
 TINY = resolve_deployment("shipped:tiny.nav")
 # Ray leaves sockets and files to the end of the process; these are the only warnings it makes here
@@ -87,11 +88,45 @@ def test_a_killed_worker_does_not_matter(ray_cluster, tiny, tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["5"]
 
 
+@pytest.mark.parametrize("batch", [None, 2])
+def test_a_run_that_was_cut_off_goes_on(ray_cluster, tiny, tmp_path, monkeypatch, batch):
+    """Chunks of 5: the second run finds the first two and gives what an undisturbed one does."""
+    deployment, data, expected = tiny
+    folder = tmp_path / "parts"
+
+    def stop(what, done, total):
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_on_workers(ray_cluster, TINY, deployment, data, batch=5, resume=folder, progress=stop)
+    kept = {p.name for p in folder.glob("chunk-*")}
+    assert kept == {"chunk-0000000000", "chunk-0000000005"}
+    monkeypatch.setattr(
+        workers_module, "simulate_chunk", partial(worker_tasks.noted_chunk, folder=tmp_path)
+    )
+    shown = []
+    found = run_on_workers(
+        ray_cluster, TINY, deployment, data, batch=batch, resume=folder,
+        record=tmp_path / "a.h5", progress=lambda what, done, total: shown.append((done, total)),
+    )  # fmt: skip
+    assert_same(found, expected)
+    assert {p.name for p in tmp_path.glob("chunk *")} == {"chunk 10"}
+    assert shown == [(5, 12), (10, 12), (12, 12)]
+    assert not folder.exists()
+    run_backend(deployment, data, "fast", record=tmp_path / "b.h5")
+    assert_same_records(tmp_path / "a.h5", tmp_path / "b.h5")
+
+
 def test_the_record_is_that_of_one_process(ray_cluster, tiny, tmp_path):
     deployment, data, _ = tiny
     run_on_workers(ray_cluster, TINY, deployment, data, batch=5, record=tmp_path / "a.h5")
     run_backend(deployment, data, "fast", record=tmp_path / "b.h5")
-    with h5py.File(tmp_path / "a.h5") as one, h5py.File(tmp_path / "b.h5") as other:
+    assert_same_records(tmp_path / "a.h5", tmp_path / "b.h5")
+
+
+def assert_same_records(first, second):
+    with h5py.File(first) as one, h5py.File(second) as other:
         assert dict(one.attrs) == dict(other.attrs)
         names: list[str] = []
         other.visit(names.append)
@@ -110,12 +145,12 @@ def test_a_chunk_that_cannot_be_computed_is_our_error(ray_cluster, tiny):
         run_on_workers(ray_cluster, TINY, deployment, wrong, batch=5)
 
 
-def test_the_command_gives_the_same_summary(ray_cluster, monkeypatch):
+def test_the_command_gives_the_same_summary(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(workers_module, "cluster", partial(given, ray_cluster))
     command = ["simulate", "shipped:tiny.nav", "--json"]
     one, many = (
         json.loads(CliRunner().invoke(cli, [*command, *more]).stdout)
-        for more in ([], ["--workers", "2"])
+        for more in ([], ["--workers", "2", "--resume", str(tmp_path / "parts")])
     )
     assert one["predictions"]
     changing = ("seconds", "samples_per_second")
@@ -289,6 +324,9 @@ def test_wrong_requests(ray_cluster, tiny):
                                      "--jobs", "2", "--workers", "2"])  # fmt: skip
     assert found.exit_code == 2
     assert "--jobs excludes --workers and --ray" in found.stderr
+    found = CliRunner().invoke(cli, ["simulate", "shipped:tiny.nav", "--resume", "x"])
+    assert found.exit_code == 2
+    assert "--resume is for --workers and --ray" in found.stderr
 
 
 def test_another_version_on_a_worker():

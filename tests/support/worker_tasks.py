@@ -41,6 +41,12 @@ def dying_chunk(chunk, *shared, folder):
     return workers.simulate_chunk(chunk, *shared)
 
 
+def noted_chunk(chunk, *shared, folder):
+    """``workers.simulate_chunk``; a file says that it was called."""
+    (Path(folder) / f"chunk {chunk.first}").touch()
+    return workers.simulate_chunk(chunk, *shared)
+
+
 def train_task(task, progress=None):
     """``carry_out_task`` on the made-up data; the worker of the first run dies once."""
     from neuroav.training import evaluate, loop
