@@ -19,7 +19,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -66,13 +66,15 @@ def import_ray() -> Any:
 def cluster(workers: Workers) -> Iterator[Cluster]:
     """Yield the cluster, which is left, or ended where it was started here, when the block ends.
 
+    In the block what is printed to ``sys.stdout`` goes to ``sys.stderr``.
     ExecutorError where there is none at the address, or where this process uses one already.
     """
     ray = import_ray()
     if ray.is_initialized():
         raise ExecutorError("this process is part of a Ray cluster already; leave that first")
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-    with _surroundings(workers) as folder:
+    # Ray tells of lost workers on stdout, which belongs to results
+    with _surroundings(workers) as folder, redirect_stdout(sys.stderr):
         try:
             if workers.address is None:
                 ray.init(

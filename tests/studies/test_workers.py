@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -343,31 +344,43 @@ def test_without_ray(monkeypatch):
 
 # --- nothing is left ---------------------------------------------------------------------------
 CHILD = """
-import sys, signal
+import os, pathlib, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = {path!r}
-import time
 from neuroav.studies.cluster import Workers, cluster
+
+def work(task):
+    noted = pathlib.Path({noted!r})
+    if task == "die once" and not noted.exists():
+        noted.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600 * (task == "long"))
+
 with cluster(Workers(1)) as own:
-    for _ in own.as_finished(time.sleep, [0, 600], lambda _: ()):
-        print("working", flush=True)
+    for task, _ in own.as_finished(work, ["die once", "long"], lambda _: ()):
+        print(task, file=sys.__stdout__, flush=True)
 """
 
 
-def test_no_process_and_no_file_outlives_an_interruption(tmp_path):
+def test_no_process_file_or_line_on_stdout_outlives_an_interruption(tmp_path):
+    """Ray's own words about a lost worker go to stderr: stdout holds nothing but results."""
     folder = tmp_path if len(str(tmp_path)) < 20 else Path(os.path.realpath("/tmp"))
     before = {p.name for p in folder.glob("nav-*")}
-    code = CHILD.format(path=[p for p in sys.path if p])
+    code = CHILD.format(path=[p for p in sys.path if p], noted=str(tmp_path / "noted"))
     home = tmp_path / "home"
     home.mkdir()
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, text=True,
+                          stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "HOME": str(home)}) as process:  # fmt: skip
-        assert process.stdout.readline() == "working\n"
+        late = threading.Timer(120, process.kill)
+        late.start()
+        assert any("worker died" in line for line in process.stderr)
+        late.cancel()
+        assert process.stdout.readline() == "die once\n"
         (session,) = {p.name for p in folder.glob("nav-*")} - before
         assert _processes(session)
         process.send_signal(2)
-        process.wait(60)
+        assert process.communicate(timeout=60)[0] == ""
     end = time.monotonic() + 30
     while _processes(session) and time.monotonic() < end:
         time.sleep(0.1)
