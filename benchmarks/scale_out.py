@@ -56,7 +56,7 @@ def simulate(file: str, copies: int, batch: int, counts: tuple[int, ...], repeat
         np.tile(probe.labels, copies),
         PROBE,
     )
-    rates, digest = {}, ""
+    rates, digest, killed = {}, "", ""
     for _ in range(repeat + 1):  # the first warms up
         outcome = run_backend(deployment, data, "fast", batch=batch)
         rates.setdefault("in process", []).append(len(data) / outcome.seconds)
@@ -68,12 +68,13 @@ def simulate(file: str, copies: int, batch: int, counts: tuple[int, ...], repeat
                 assert outcome.digest == digest
                 rates.setdefault(f"{count} workers", []).append(len(data) / outcome.seconds)
             if count == max(counts):
-                _with_a_kill(own, path, deployment, data, batch, digest)
+                killed = _with_a_kill(own, path, deployment, data, batch, digest)
     base = float(np.median(rates["in process"][1:]))
     print(f"{file}: {len(data)} samples, {deployment.neurons} neurons, batch {batch}")
     for name, values in rates.items():
         rate = float(np.median(values[1:]))
         print(f"{name:12} {rate:10.0f} samples/s  ratio {rate / base:.2f}  {spread(values[1:])}")
+    print(killed)
     _head_alone(deployment, data, batch)
 
 
@@ -82,8 +83,9 @@ def spread(values: list[float]) -> str:
     return f"({min(values):.0f} to {max(values):.0f})"
 
 
-def _with_a_kill(own, path, deployment, data, batch: int, digest: str) -> None:
-    """Run once more; the worker of the second chunk is killed in the midst of it."""
+def _with_a_kill(own, path, deployment, data, batch: int, digest: str) -> str:
+    """Run once more; the worker of the second chunk is killed in the midst of it. Return a line
+    about it (in the block of a cluster stdout is stderr)."""
     with tempfile.TemporaryDirectory() as folder:
         real = workers_module.simulate_chunk
         workers_module.simulate_chunk = partial(
@@ -95,8 +97,8 @@ def _with_a_kill(own, path, deployment, data, batch: int, digest: str) -> None:
         finally:
             workers_module.simulate_chunk = real
         killed = (Path(folder) / "killed").exists()
-    print(f"one worker killed: {killed}, digest equal: {outcome.digest == digest}, "
-          f"{time.perf_counter() - start:.2f} s")  # fmt: skip
+    seconds = time.perf_counter() - start
+    return f"one worker killed: {killed}, digest equal: {outcome.digest == digest}, {seconds:.2f} s"
 
 
 def killing(chunk, *shared, own: Path, second: int, work):
