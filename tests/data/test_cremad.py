@@ -266,6 +266,25 @@ def test_lists_that_are_not_the_published_ones(tmp_path, line, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_the_listed_clip_without_sound_is_left_out(tmp_path, there):
+    """Whether or not its useless file is there."""
+    (silent,) = cremad.NO_SOUND
+    names = clip_names([1001, 1076])
+    base = cremad_tree(tmp_path, sorted({*names, silent}))
+    sound = base / f"AudioWAV/{silent}.wav"
+    if there:
+        sound.write_bytes(b"")
+    else:
+        sound.unlink()
+    write_lists(base, [*names[::2], silent], names[1::2])
+    path = data.prepare("cremad", preset="paper", cache_dir=tmp_path, data_root=tmp_path)
+    stored = read(path, "")
+    assert len(stored.labels) == len(names)
+    said = stored.meta["skipped" if there else "orphans"]
+    assert "no audio in any form" in said[silent]
+
+
 def processed(root, moved=None):
     """The release's processed_dataset of two actors: 1001 trains, 1002 tests."""
     base = root / "cremad"

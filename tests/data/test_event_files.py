@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -228,6 +229,16 @@ def test_npy_header_that_claims_gigabytes_costs_none(tmp_path):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize("kind", ["f2", ">f2", "f4", ">f8"])
+def test_whole_numbers_of_floats_are_read_without_a_warning(tmp_path, kind):
+    np.save(tmp_path / "a.npy", np.array([[1, 2, 1, 3], [4, 5, 0, 2048]]).astype(kind))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_events(tmp_path / "a.npy", AS_STORED, columns=("x", "y", "p", "time"))
+    assert found["time"].tolist() == [3, 2048]
+    assert found["x"].tolist() == [1, 4]
+
+
 def test_arrays_that_are_not_events_are_refused(tmp_path):
     path, names = tmp_path / "a.npy", ("x", "y", "p", "time")
 
@@ -245,6 +256,10 @@ def test_arrays_that_are_not_events_are_refused(tmp_path):
     refused(np.array([[1, 2, 1, np.inf]]), "time inf; allowed is whole")
     refused(np.array([[1, 2, 1, -3]]), "time -3; allowed is whole")
     refused(np.array([[65536, 2, 1, 3]]), "x 65536; allowed is whole numbers of 0 to 65535")
+    for kind in (np.float16, np.float32, np.float64):
+        with np.errstate(over="ignore"):
+            large = np.array([[1, 1, 1, 100], [2, 1, 1, 1e39]]).astype(kind)
+        refused(large, "time (inf|1e\\+39); allowed is whole numbers")
     refused(np.zeros((2, 4), complex), "numbers of type complex128")
     refused(np.zeros((2, 4), "O"), "objects|cannot be read")
     refused(np.asfortranarray(np.zeros((3, 4))), "an array in Fortran's order")

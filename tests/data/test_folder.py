@@ -1,5 +1,6 @@
 """The data set ``folder``: layouts, settings, splits, and everything that is not told."""
 
+import os
 import wave
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from neuroav import data
 from neuroav.data.formats.slayer import write_bs1
-from neuroav.data.published import folder
+from neuroav.data.published import folder, folder_convert
 from neuroav.errors import DataError, FileFormatError
 
 SETTINGS = "neuroav-folder.toml"
@@ -215,6 +216,31 @@ def test_of_a_video_the_middle_one_of_a_picture_per_second_is_taken(tmp_path):
         assert abs(int(np.median(whole.visual.one(i)["pixel"])) - 100) < 12  # the second second
 
 
+def test_a_long_video_is_taken(tmp_path):
+    """40 s at 30 per second: more pictures than the clips of the published sets have."""
+    import av
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("mpeg4", rate=30)
+        stream.width = stream.height = 16
+        for number in range(1200):
+            pixels = np.full((16, 16, 3), 20 + 5 * (number // 30), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        file.mux(stream.encode())
+    assert abs(int(np.median(folder_convert._picture(path))) - 120) < 6
+
+
+def test_events_outside_the_middle_are_no_empty_picture(tmp_path):
+    root = tmp_path / "mine"
+    _events_folder(root)
+    _settings(root, WINDOWED.replace("[34, 34]", "[128, 128]"))
+    with pytest.raises(
+        DataError, match=r"no event lies in the middle 32x32 of its sensor; use vis"
+    ):
+        _load(root, tmp_path)
+
+
 def test_one_modality_alone(tmp_path):
     root = tmp_path / "mine"
     for label in ("a", "b"):
@@ -250,6 +276,44 @@ def test_sounds_that_cannot_be_taken(tmp_path):
 
 
 # --- what belongs together ----------------------------------------------------------------------
+def test_links_are_followed_and_those_to_nothing_named(tmp_path):
+    root = tmp_path / "mine"
+    _events_folder(root)
+    (root / "dog").rename(tmp_path / "elsewhere")
+    (root / "dog").symlink_to(tmp_path / "elsewhere")
+    whole = _plan(root)
+    assert len(whole.items) == 12
+    parameters = folder.parameters("default", 0, None, root)
+    path = root / "cat/s0_00.wav"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    _refused(root, r"cat/s0_00\.wav: is a link to nothing")
+    assert folder.parameters("default", 0, None, root) != parameters
+    (root / "cat/again").symlink_to(root)
+    _refused(root, r"cat/again: is a link to .*, which it lies in; remove it")
+
+
+def test_a_folder_of_ignored_files_is_no_class(tmp_path):
+    root = tmp_path / "mine"
+    _events_folder(root)
+    (root / "docs").mkdir()
+    (root / "docs/readme.txt").write_text("x")
+    _refused(root, r"docs/: a class without a sample")
+    _settings(root, 'ignore = ["*.txt"]\n' + WINDOWED)
+    plan = _plan(root)
+    assert plan.meta["classes"] == ["cat", "dog"]
+    assert not plan.meta["left_out"]
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path):
+    root = tmp_path / "mine"
+    _events_folder(root)
+    (root / os.fsdecode(b"cat/caf\xe9.txt")).write_text("x")
+    _refused(root, r"caf.*: its name is not UTF-8; rename it")
+    with pytest.raises(DataError, match="its name is not UTF-8"):
+        data.cache_path("folder", data_root=root, cache_dir=tmp_path, data_seed=0)
+
+
 def test_all_problems_are_in_one_error_or_skipped_with_their_reasons(tmp_path):
     root = tmp_path / "mine"
     _events_folder(root)

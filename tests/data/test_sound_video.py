@@ -4,6 +4,7 @@ import io
 import struct
 import wave
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from neuroav.data.formats.guarded import NotSurvived, guarded
 from neuroav.data.formats.media import FORMATS
 from neuroav.data.formats.picture import read_picture
 from neuroav.data.formats.sound import Sound, mono, read_sound, resampled
-from neuroav.data.formats.video import read_video
+from neuroav.data.formats.video import middle_picture, read_video
 from neuroav.errors import ConfigError, DataError, FileFormatError
 
 av = pytest.importorskip("av")
@@ -219,6 +220,29 @@ def test_one_picture_per_second_is_opencvs(clips, name):
         assert np.abs(ours.astype(int) - pictures[index]).max() <= 3  # rounding of the conversion
 
 
+@pytest.mark.parametrize(("rate", "states"), [(1000, True), (4, True), (4, False)])
+def test_the_middle_of_a_picture_per_second_by_their_times(tmp_path, rate, states):
+    """Also where the rate changes, as in a browser's recordings, which state 1000 per second."""
+    path, shown = tmp_path / "a.mkv", []
+    gaps = np.random.default_rng(0).integers(20, 380, 60) if rate == 1000 else np.full(60, 250)
+    times = np.concatenate([[0], np.cumsum(gaps)])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.width = stream.height = 32
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times):
+            picture = np.full((32, 32, 3), 4 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = int(time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+            shown.append(picture)
+        container.mux(stream.encode())
+    seconds = [int(np.argmax(times >= 1000 * k)) for k in range(int(times[-1]) // 1000 + 1)]
+    assert len(seconds) > 5
+    found = middle_picture(path)
+    assert np.abs(found.astype(int) - 4 * seconds[len(seconds) // 2]).max() <= 3
+
+
 def test_what_a_header_says(clips):
     assert read_video(clips / "b.mp4").stated_s == pytest.approx(65 / 30, abs=0.1)
     assert read_video(clips / "c.mpg").stated_s is None  # FFmpeg would guess it from the size
@@ -395,6 +419,22 @@ def test_sixteen_bits_are_refused(tmp_path):
     deep = Image.fromarray(np.full((4, 4), 60_000, np.uint16))
     with pytest.raises(FileFormatError, match=r"a\.png: pixels of the kind I;16"):
         read_picture(saved(tmp_path / "a.png", deep))
+
+
+def test_sixteen_bits_of_colours_are_refused(tmp_path):
+    """Pillow calls these RGB and drops their lower bytes; it cannot write them."""
+
+    def chunk(name, content):
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    for kind, channels in ((2, 3), (6, 4)):
+        head = struct.pack(">2I5B", 2, 2, 16, kind, 0, 0, 0)
+        rows = zlib.compress((b"\0" + struct.pack(">H", 1000) * (2 * channels)) * 2)
+        content = chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+        with pytest.raises(FileFormatError, match=r"a\.png: 16 bits per channel, allowed is 8"):
+            read_picture(tmp_path / "a.png")
 
 
 def test_orientation_is_applied_on_demand(tmp_path, pixels):

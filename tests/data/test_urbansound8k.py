@@ -142,6 +142,15 @@ def test_folds_are_those_of_the_table(tmp_path):
         assert plan.meta["defects"] == []
 
 
+def test_a_table_without_the_column_fsid(tmp_path):
+    urban_tree(tmp_path, SLICES)
+    path = tmp_path / "metadata/UrbanSound8K.csv"
+    path.parent.mkdir()
+    path.write_text("slice_file_name,fold\n1-8-0-0.wav,1\n1-8-0-0.wav,1\n")
+    with pytest.raises(DataError, match=r"line 3: 1-8-0-0\.wav comes twice"):
+        us.plan("folds-1", 0, None, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -181,6 +181,8 @@ def _offset(layout: Layout, first: int, event: int) -> int:
 
 def _converted(name: str, stored: np.ndarray, where: partial[int]) -> np.ndarray:
     """Return a column in its type; FileFormatError for a value that is not allowed."""
+    if stored.dtype.kind == "f":
+        stored = stored.astype(np.float64)  # a limit rounded to float16 would be infinite
     if name == "p":
         bad, allowed = ~((stored == 0) | (stored == 1) | (stored == -1)), "0 and 1, or -1 and 1"
     else:

@@ -20,6 +20,7 @@ from neuroav.errors import ConfigError, FileFormatError, MissingDependency, Neur
 PRELOAD = ("PIL.Image", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")
 MOST_PIXELS = 1 << 25  # 33 million, about 100 MB as RGB
 _MODES = ("RGB", "L", "P", "RGBA", "LA", "PA", "1", "CMYK", "YCbCr")
+_DEPTH = 24  # where the header, a PNG's first chunk, says how many bits a channel has
 _AGAIN = "take the file from its publishers again, or save it anew as JPEG or PNG"
 
 
@@ -51,6 +52,7 @@ def read_picture(path: Path, *, exif: str = "ignore", most_pixels: int = MOST_PI
                     raise _wrong(path, f"{width} x {height} pixels", f"{most_pixels} of them")
                 if picture.mode not in _MODES:
                     raise _wrong(path, f"pixels of the kind {picture.mode}", ", ".join(_MODES))
+                _require_depth(path, picture.format)
                 picture.load()
                 _require_end(path, picture.format)
                 turned = ImageOps.exif_transpose(picture) if exif == "apply" else picture
@@ -63,6 +65,15 @@ def read_picture(path: Path, *, exif: str = "ignore", most_pixels: int = MOST_PI
         raise FileFormatError(
             f"{path}: cut, damaged or no JPEG or PNG ({reason[:300]}); {_AGAIN}"
         ) from None
+
+
+def _require_depth(path: Path, kind: str | None) -> None:
+    """Pillow drops the lower byte of a PNG with colours of 16 bits."""
+    if kind == "PNG":
+        with path.open("rb") as file:
+            head = file.read(_DEPTH + 1)
+        if head[_DEPTH] > 8:
+            raise _wrong(path, f"{head[_DEPTH]} bits per channel", "8 at most")
 
 
 def _require_end(path: Path, kind: str | None) -> None:

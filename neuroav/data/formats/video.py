@@ -11,7 +11,10 @@ Functions here trust FFmpeg: read files from elsewhere through ``neuroav.data.fo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ PRELOAD = ("av",)
 MOST_FRAMES = 900  # half a minute at 30 per second
 MOST_PIXELS = 1 << 23  # of a picture: 4K
 MOST_KEPT_BYTES = 1 << 29
+_EARLY_S = 1e-3  # a picture so much before a second is of that second: times are rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +56,7 @@ def read_video(
     if every is not None and every < 1:
         raise ConfigError(f"every {every}th picture: allowed is 1 or more")
     path = Path(path)
-    with media.opened(path) as container:
-        if not container.streams.video:
-            raise FileFormatError(f"{path}: holds no pictures; {media.AGAIN}")
-        stream = container.streams.video[0]
-        _check_size(path, stream.codec_context.width, stream.codec_context.height)
+    with _video(path) as (container, stream):
         fps = frame_rate(stream)
         step = int(fps) if every is None else every
         if step < 1:
@@ -70,6 +70,43 @@ def read_video(
         raise FileFormatError(f"{path}: not one picture can be decoded; {media.AGAIN}")
     indices = np.arange(len(kept), dtype=np.int64) * step
     return Video(np.stack(kept), indices, decoded, fps, stated, sound)
+
+
+def middle_picture(path: Path) -> np.ndarray:
+    """Return the middle one of a file's pictures, one per second by their times; uint8 (rows,
+    columns, 3) RGB.
+
+    Of second k that is the first picture not before it, counted from the first picture; pictures
+    without times are taken as ``read_video`` does. It decodes twice and keeps one picture, so a
+    file may be long. FileFormatError as there.
+    """
+    path, times = Path(path), []
+    with _video(path) as (container, stream):
+        fps = frame_rate(stream)
+        for frame in media.frames(path, container, stream, False):
+            _check_size(path, frame.width, frame.height)
+            times.append(frame.time)
+    if not times:
+        raise FileFormatError(f"{path}: not one picture can be decoded; {media.AGAIN}")
+    if None in times:
+        seconds = list(range(0, len(times), max(1, int(fps))))
+    else:
+        whole = np.floor(np.maximum.accumulate(np.array(times) - times[0]) + _EARLY_S)
+        seconds = np.flatnonzero(np.diff(whole, prepend=-1) > 0).tolist()
+    wanted = seconds[len(seconds) // 2]
+    with _video(path) as (container, stream):
+        found = islice(media.frames(path, container, stream, False), wanted, None)
+        return next(found).to_ndarray(format="rgb24")
+
+
+@contextmanager
+def _video(path: Path) -> Iterator[tuple[Any, Any]]:
+    with media.opened(path) as container:
+        if not container.streams.video:
+            raise FileFormatError(f"{path}: holds no pictures; {media.AGAIN}")
+        stream = container.streams.video[0]
+        _check_size(path, stream.codec_context.width, stream.codec_context.height)
+        yield container, stream
 
 
 def frame_rate(stream: Any) -> float:

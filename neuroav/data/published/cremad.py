@@ -29,6 +29,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def plan(preset: str, data_seed: int, limit: int | None, data_root: Path | None)
         "layout": "stills",
         "protocol": stated["protocol"],
         "files": found.kind,
-        "orphans": trees.orphans(found.heard, found.seen),
+        "orphans": trees.orphans(found.heard, found.seen) | _without_sound(found, split),
         "defects": _defects(items, found.kind) if paper else [],
         "notes": _notes(items, paper),
         "parameters": stated,
@@ -204,6 +205,11 @@ class _Found:
     heard: dict[str, Source]
     seen: dict[str, Source]
     sets: dict[str, str]
+
+
+def _without_sound(found: _Found, split: Mapping[str, str]) -> dict[str, str]:
+    """Clips that are listed, and whose files their publishers say cannot be complete."""
+    return {n: why for n, why in NO_SOUND.items() if n in split and n not in found.heard}
 
 
 def _layout(base: Path) -> str:
@@ -298,7 +304,7 @@ def _published(root: Path, base: Path, found: _Found) -> dict[str, str]:
             if found.sets.get(clip, name) != name:
                 raise DataError(f"{path}: clip {clip!r} lies in the folder {found.sets[clip]}")
     have = set(found.heard) & set(found.seen)
-    if missing := sorted(set(split) - have):
+    if missing := sorted(set(split) - have - set(NO_SOUND)):
         raise DataError(
             f"{base}: {len(missing)} clips of the published lists have no sound or no picture, "
             f"{missing[0]} first; {REMEDY}"

@@ -53,7 +53,7 @@ from neuroav.data.published.folder_settings import SETTINGS, Settings, read_sett
 from neuroav.errors import DataError
 
 NAME = "folder"
-GENERATOR_VERSION = 1  # raise whenever the same parameters would give other data
+GENERATOR_VERSION = 2  # raise whenever the same parameters would give other data
 VALIDATION = {"train": 0.9, "val": 0.1}  # assumed, of a training part
 WANTED = f"recordings in <class>/ or {{train,val,test}}/<class>/, or listed in {LABELS}"
 _EVENTS = {"stretch": 0.06, "shift": 0.04, "drop": 0.2, "channel_shift": 1, "image_shift": 1}

@@ -175,6 +175,11 @@ def _seen(path: Path, settings: Settings) -> dict[str, np.ndarray]:
     grid = BINNED_SIZE if settings.layout == "binned" else CROP
     x, y = _placed(events, sensor, grid, path, settings)
     inside = (x >= 0) & (x < grid) & (y >= 0) & (y < grid)
+    if len(x) and not inside.any():
+        raise DataError(
+            f"{path}: no event lies in the middle {grid}x{grid} of its sensor; use visual.fit = "
+            f"'scale' ({settings.path}), or leave it out"
+        )
     columns = {"x": x, "y": y, "p": events["p"]}
     small = {name: column[inside].astype(np.uint8) for name, column in columns.items()}
     return small | {"time": _from_first(events["time"], path)[inside]}
@@ -238,8 +243,7 @@ def _picture(path: Path) -> np.ndarray:
     if path.suffix.lower() in PICTURES:
         shown = guarded(picture.read_picture, path)
     else:
-        frames = guarded(video.read_video, path).frames
-        shown = frames[len(frames) // 2]
+        shown = guarded(video.middle_picture, path)
     short, long = sorted(shown.shape[:2])
     low, high = trees.EDGES
     if short < low or long > high or long > trees.MAX_RATIO * short:

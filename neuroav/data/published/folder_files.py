@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import hashlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from neuroav.data.cache import SPLITS
 from neuroav.data.plans import Source
 from neuroav.data.published.folder_settings import SETTINGS, Settings
+from neuroav.data.published.trees import require_text
 from neuroav.errors import DataError
 
 LABELS = "labels.csv"
@@ -58,20 +60,35 @@ class Listing:
 
 
 def every_file(root: Path) -> list[PurePosixPath]:
-    """Every file below the root but hidden ones, sorted; DataError where it cannot be listed."""
-    try:
-        paths = [p.relative_to(root) for p in root.rglob("*") if p.is_file()]
-    except OSError as error:
-        raise DataError(f"folder {root} cannot be listed: {error}") from None
-    found = (PurePosixPath(p.as_posix()) for p in paths)
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.parts))
+    """Every file below the root but hidden ones, sorted; links to folders are followed, links to
+    nothing are files too. DataError where it cannot be listed, or for links that lead in a circle.
+    """
+    found: list[PurePosixPath] = []
+    above: dict[str, tuple[str, ...]] = {}  # the real folders on the way to a folder
+    for place, folders, names in os.walk(root, onerror=_unlisted, followlinks=True):
+        real = os.path.realpath(place)
+        way = above.get(os.path.dirname(place), ())
+        if real in way:
+            raise DataError(f"folder {place}: is a link to {real}, which it lies in; remove it")
+        above[place] = (*way, real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(place).relative_to(root)
+        found += [PurePosixPath(inside / n) for n in names if not n.startswith(".")]
+    for path in found:
+        require_text(path)
+    return sorted(found)
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"folder {error.filename} cannot be listed: {error.strerror}")
 
 
 def fingerprint(root: Path) -> str:
     """A hash of names and sizes of all files, and of what ``labels.csv`` and the settings say."""
     digest = hashlib.sha256()
     for path in every_file(root):
-        digest.update(f"{path}|{(root / path).stat().st_size}\n".encode())
+        there = (root / path).is_file()
+        digest.update(f"{path}|{(root / path).stat().st_size if there else 'none'}\n".encode())
         if str(path) in (LABELS, SETTINGS):
             digest.update((root / path).read_bytes())
     return digest.hexdigest()[:32]
@@ -80,11 +97,14 @@ def fingerprint(root: Path) -> str:
 def listing(root: Path, settings: Settings) -> Listing:
     """Return the samples; one DataError lists what is unknown, double or lacks a modality."""
     paths = [p for p in every_file(root) if str(p) not in (LABELS, SETTINGS)]
-    paths = [p for p in paths if not any(fnmatch.fnmatch(p.name, i) for i in settings.ignore)]
+    ignored = {p for p in paths if any(fnmatch.fnmatch(p.name, i) for i in settings.ignore)}
+    paths = [p for p in paths if p not in ignored]
     problems: dict[str, str] = {}
     kinds: dict[PurePosixPath, Kind] = {}
     for path in paths:
-        if (kind := _kind(path, settings)) is not None:
+        if not (root / path).is_file():
+            problems[str(path)] = "is a link to nothing, or no ordinary file"
+        elif (kind := _kind(path, settings)) is not None:
             kinds[path] = kind
         elif path.suffix.lower() in EITHER:
             raise settings.missing(
@@ -98,6 +118,8 @@ def listing(root: Path, settings: Settings) -> Listing:
         samples = _by_table(root, kinds, problems, settings)
     else:
         samples = _by_folders(root, kinds, problems, settings)
+        for path in ignored:  # a folder of nothing else is no class
+            problems.pop(f"{path.parent}/", None)
     samples = _complete(samples, problems)
     _settle(root, settings, problems)
     if not samples:

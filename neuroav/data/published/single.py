@@ -95,6 +95,7 @@ class Single:
     def _fingerprint(self, root: Path) -> str:
         digest = hashlib.sha256()
         for path in sorted(self.files(root)):
+            trees.require_text(path)
             digest.update(f"{path.relative_to(root).as_posix()}|{path.stat().st_size}\n".encode())
         return digest.hexdigest()[:16]
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -66,12 +66,21 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     for path in paths:
         if path.name.startswith(".") or path.suffix.lower() not in suffixes:
             continue
+        require_text(path)
         if path.stem in found:
             raise DataError(
                 f"{path} and {found[path.stem].name}: two files of one name; keep one of them"
             )
         found[path.stem] = path
     return found
+
+
+def require_text(path: PurePath) -> None:
+    """DataError for a file whose name is not UTF-8: manifests and errors could not name it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{str(path)!a}: its name is not UTF-8; rename it") from None
 
 
 def orphans(heard: Iterable[str], seen: Iterable[str]) -> dict[str, str]:

@@ -256,7 +256,8 @@ def _folds(root: Path, base: Path) -> dict[str, int]:
             )
         own = parse_slice(stem := name.removesuffix(".wav"), f"{path} line {line}")
         if row.get("fsID", own.recording) != own.recording or stem in found:
-            raise DataError(f"{path} line {line}: {name} is of fsID {row['fsID']}, or comes twice")
+            why = "comes twice" if stem in found else f"is said to be of fsID {row['fsID']}"
+            raise DataError(f"{path} line {line}: {name} {why}")
         found[stem] = int(fold)
     return found
 
