@@ -108,7 +108,19 @@ def prepare(
             manifest=manifest,
         )
     found = {"name": name, "preset": preset, "seed": seed, "path": path}
-    return Outcome(found, [f"{name} ({preset}, seed {seed}): {path}"])
+    return Outcome(found, [f"{name} ({preset}, seed {seed}): {path}", *_left_out(path)])
+
+
+def _left_out(path: Path) -> list[str]:
+    """A line about what a prepared file lacks, none where it is whole."""
+    from neuroav.data import cache
+
+    if not path.is_file():
+        return []
+    meta = cache.read(path, "run again with --force", verify=False).meta
+    counts = {"skipped": "skipped", "orphans": "without a partner", "left_out": "left out"}
+    said = [f"{len(meta[key])} {what}" for key, what in counts.items() if meta.get(key)]
+    return [f"{', '.join(said)}; neuroav data show lists them"] if said else []
 
 
 @data.command("show", example="neuroav data show av-digits")
@@ -122,13 +134,14 @@ def show(name: str, preset: str, seed: int, data_root: Path | None, cache_dir: P
     from neuroav.data import describe
 
     found = describe(name, preset=preset, data_seed=seed, cache_dir=cache_dir, data_root=data_root)
-    skipped = found.get("skipped_items") or {}
-    shown: list[Any] = [pairs({k: v for k, v in found.items() if k != "skipped_items"})]
-    if skipped:
-        first = list(skipped.items())[:_SHOWN_SKIPPED]
-        shown.append(table(("skipped item", "why"), first))
-    if len(skipped) > _SHOWN_SKIPPED:
-        shown.append(f"and {len(skipped) - _SHOWN_SKIPPED} more; --json lists them all")
+    lists = {"skipped_items": "skipped item", "left_out_items": "left out"}
+    shown: list[Any] = [pairs({k: v for k, v in found.items() if k not in lists})]
+    for key, title in lists.items():
+        items = found.get(key) or {}
+        if items:
+            shown.append(table((title, "why"), list(items.items())[:_SHOWN_SKIPPED]))
+        if len(items) > _SHOWN_SKIPPED:
+            shown.append(f"and {len(items) - _SHOWN_SKIPPED} more; --json lists them all")
     return Outcome(found, shown)
 
 

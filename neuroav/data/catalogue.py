@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -102,10 +103,14 @@ def cache_path(
     data_root: Path | None = None,
     limit: int | None = None,
 ) -> Path:
-    """Where the prepared data lies or would lie; its name holds a hash of every parameter."""
+    """Where the prepared data lies or would lie; its name holds a hash of every parameter.
+
+    Presets that are two names of one have one file.
+    """
     _require_events(name)
     if name in _PLANNED:
         stated = _PLANNED[name].parameters(preset, data_seed, limit, data_root)
+        preset = _PLANNED[name].canonical(preset)
     else:
         stated = _GENERATORS[name].parameters(preset, data_seed, limit)
     stated = {**stated, "cache_version": cache.VERSION}
@@ -113,8 +118,22 @@ def cache_path(
     return Path(cache_dir) / name / f"{preset}-{key}.h5"
 
 
-def remedy(name: str) -> str:
-    return f"delete it or run: neuroav data prepare {name} --force"
+def remedy(
+    name: str,
+    *,
+    preset: str = "default",
+    data_seed: int = 0,
+    cache_dir: Path,
+    data_root: Path | None = None,
+    force: bool = True,
+) -> str:
+    """What makes prepared data anew, as a command."""
+    options = [("--preset", preset, "default"), ("--seed", data_seed, 0)]
+    options += [("--data-root", data_root, None), ("--cache-dir", cache_dir, None)]
+    words = [part for option, value, usual in options if value != usual
+             for part in (option, str(value))]  # fmt: skip
+    command = shlex.join(["neuroav", "data", "prepare", name, *words])
+    return f"delete it or run: {command} --force" if force else f"run: {command}"
 
 
 def prepare(
@@ -134,10 +153,11 @@ def prepare(
 ) -> Path:
     """Make sure the data is in the cache, and return its file.
 
-    A file already there is checked and kept unless ``force``. ``data_root`` holds recordings for
-    data sets that need some, as nmnist-fsdd does; it is only read, and not needed for what is in
-    the cache. ``limit`` makes that many pairs only, for trials. Of data sets read from files
-    ``jobs`` processes convert; ``skip_broken``, ``accept_changed`` and ``manifest``: as
+    A file already there is checked and kept unless ``force`` or ``accept_changed``, or unless it
+    lacks items that an earlier call skipped as broken and this one does not. ``data_root`` holds
+    recordings for data sets that need some, as nmnist-fsdd does; it is only read, and not needed
+    for what is in the cache. ``limit`` makes that many pairs only, for trials. Of data sets read
+    from files ``jobs`` processes convert; ``skip_broken``, ``accept_changed`` and ``manifest``: as
     ``preparing.carry_out`` says, DataError for other data sets.
     ``progress(stage, done, total)``. DataError for unknown names, a damaged file or a folder that
     cannot be written; MissingDependency when an optional package is absent. Interrupted, it leaves
@@ -159,12 +179,13 @@ def prepare(
         "limit": limit,
     }
     path = cache_path(name, cache_dir=cache_dir, **chosen)
-    if path.exists() and not force:
-        cache.read(path, remedy(name))
-        preparing.tidy(path)
-        if manifest is not None:
-            checking.require_listed(path, manifest)
-        return path
+    if path.exists() and not (force or accept_changed):
+        stored = cache.read(path, _remedy(name, cache_dir, chosen))
+        if skip_broken or data_root is None or not stored.meta.get("forced"):
+            preparing.tidy(path)
+            if manifest is not None:
+                checking.require_listed(path, manifest)
+            return path
     _generate(
         name, path, progress, jobs=jobs, skip_broken=skip_broken, accept_changed=accept_changed,
         manifest=manifest, **chosen,
@@ -255,7 +276,7 @@ def load(
     path = cache_path(name, cache_dir=cache_dir, **chosen)
     if not path.exists():
         _generate(name, path, progress, **chosen)
-    recordings = cache.read(path, remedy(name))
+    recordings = cache.read(path, _remedy(name, cache_dir, chosen))
     return AVData.of(recordings, spec or frame_spec(name), DATASETS[name].augmentation)
 
 
@@ -276,15 +297,49 @@ def check(
     Returns facts as ``checking.check`` says, ``problems`` among them. DataError where nothing is
     prepared, and for feature data sets, which ``prepare`` reads and checks whole.
     """
-    path = cache_path(
-        name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, data_root=data_root,
-        limit=limit,
-    )  # fmt: skip
+    chosen: dict[str, Any] = {
+        "preset": preset,
+        "data_seed": data_seed,
+        "data_root": data_root,
+        "limit": limit,
+    }
+    wanted = path = cache_path(name, cache_dir=cache_dir, **chosen)
     if not path.exists():
-        raise DataError(f"{name} ({preset}) is not prepared; run: neuroav data prepare {name}")
+        other = _of_other_files(name, path, chosen)
+        if other is None:
+            anew = _remedy(name, cache_dir, chosen, force=False)
+            raise DataError(f"{name} ({preset}) is not prepared; {anew}")
+        path = other
     shipped = nmnistfsdd.MANIFEST if name == nmnistfsdd.NAME else None
     found = checking.check(
-        path, remedy(name), data_root, shipped=shipped, manifest=manifest,
+        path, _remedy(name, cache_dir, chosen), data_root, shipped=shipped, manifest=manifest,
         planned=name in _PLANNED, jobs=jobs, progress=progress,
     )  # fmt: skip
+    if path != wanted and data_root is not None:
+        first = f"{data_root} holds other files than those that {path} was made of"
+        found["problems"] = [first, *found["problems"]]
     return {"name": name, "preset": preset, **found}
+
+
+def _remedy(name: str, cache_dir: Path, chosen: dict[str, Any], force: bool = True) -> str:
+    options = {key: value for key, value in chosen.items() if key != "limit"}
+    return remedy(name, cache_dir=cache_dir, force=force, **options)
+
+
+def _of_other_files(name: str, path: Path, chosen: dict[str, Any]) -> Path | None:
+    """The newest file prepared with the same parameters but for ``files``, None if there is none:
+    what is below the data root, or was, is part of a file's name."""
+    if name not in _PLANNED:
+        return None
+    order = ("preset", "data_seed", "limit", "data_root")
+    stated = _PLANNED[name].parameters(*(chosen[key] for key in order))
+    wanted = json.loads(json.dumps({**stated, "files": None}))
+    others = path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{path.suffix}")
+    for other in sorted(others, key=lambda p: -p.stat().st_mtime_ns):
+        try:
+            made = cache.read(other, "", verify=False).meta["parameters"]
+        except (DataError, KeyError):  # damaged: not what is asked about
+            continue
+        if {**made, "files": None} == wanted:
+            return other
+    return None

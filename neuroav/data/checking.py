@@ -11,7 +11,10 @@ from neuroav.data.ledger import Expected, Stamp
 from neuroav.errors import DataError
 
 Progress = Callable[[str, int, int], None]
-_REMEDY = "copy it again from where it came from, or prepare the set again"
+_REMEDY = (
+    "copy it again from where it came from, or take it as it is: prepare the set with "
+    "--accept-changed"
+)
 _AT_ONCE = 64  # files per request, so that progress is seen and memory is bounded
 
 
@@ -44,6 +47,7 @@ def check(
         if planned:
             place = ledger.manifest_path(path)
             listed = _own_manifest(path, remedy)
+            listed |= ledger.lists(cache.read(path, remedy, verify=False).meta)
         elif shipped is not None:
             listed = ledger.read(shipped)
         if manifest is not None:
@@ -76,7 +80,8 @@ def require_listed(path: Path, manifest: Path) -> None:
 
     DataError naming the first that is not.
     """
-    own = _own_manifest(path, "run: neuroav data prepare NAME --force")
+    remedy = "run: neuroav data prepare NAME --force"
+    own = _own_manifest(path, remedy) | ledger.lists(cache.read(path, remedy, verify=False).meta)
     ledger.of_manifest(manifest, own).require_all(own)
 
 

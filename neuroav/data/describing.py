@@ -31,7 +31,8 @@ def describe(
     Always: name, title, preset, presets, data_seed, classes, licence, limits, augmentation, layout,
     file, prepared. When prepared also: content_hash, bytes, splits (pairs and pairs per class by
     split), where the set has them protocol, defects, notes, skipped (number of items) and
-    skipped_items (item -> why), and median events per recording (audio_events_median,
+    skipped_items (item -> why), left_out and left_out_items (the same of files that are part of no
+    item), and median events per recording (audio_events_median,
     visual_events_median).
     """
     info = dataset_info(name)
@@ -49,7 +50,10 @@ def describe(
         "prepared": path.exists(),
     }
     if path.exists():
-        facts |= _contents(cache.read(path, remedy(name))) | {"bytes": path.stat().st_size}
+        again = remedy(
+            name, preset=preset, data_seed=data_seed, cache_dir=cache_dir, data_root=data_root
+        )
+        facts |= _contents(cache.read(path, again)) | {"bytes": path.stat().st_size}
     return facts
 
 
@@ -112,6 +116,8 @@ def _contents(recordings: cache.Recordings) -> dict[str, Any]:
     told = {key: meta[key] for key in ("protocol", "defects", "notes") if meta.get(key)}
     if "skipped" in meta:
         told |= {"skipped": len(meta["skipped"]), "skipped_items": meta["skipped"]}
+    if left := {**meta.get("orphans", {}), **meta.get("left_out", {})}:
+        told |= {"left_out": len(left), "left_out_items": left}
     return {"content_hash": recordings.content_hash, "splits": splits, **medians, **told}
 
 

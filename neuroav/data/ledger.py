@@ -26,7 +26,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from neuroav.data import exclusive
 from neuroav.data.plans import Item, Plan
@@ -181,7 +181,13 @@ def ledger_path(path: Path, plan: Plan, root: Path) -> Path:
 
 def of_ledger(ledger: Path) -> Expected:
     """What the ledger says; nothing where there is none yet. DataError if it is no ledger."""
-    stamps = read(ledger) if ledger.exists() else {}
+    try:
+        stamps = read(ledger) if ledger.exists() else {}
+    except DataError as error:
+        raise DataError(
+            f"{error}; it is damaged: delete it, then the next preparation writes it anew, of the "
+            "files as they are then"
+        ) from None
     return Expected(
         stamps,
         f"as first prepared, {ledger}",
@@ -191,9 +197,10 @@ def of_ledger(ledger: Path) -> Expected:
 
 
 def of_manifest(manifest: Path, files: Iterable[str]) -> Expected:
-    """What a manifest says, which must list all of ``files``; DataError otherwise."""
-    stamps = read(manifest)
-    missing = sorted(set(files) - set(stamps))
+    """What a manifest says of ``files``, which it must list all; DataError otherwise."""
+    listed, files = read(manifest), set(files)
+    stamps = {file: one for file, one in listed.items() if file in files}
+    missing = sorted(files - set(stamps))
     if missing:
         raise DataError(
             f"manifest {manifest} does not list {missing[0]}"
@@ -316,6 +323,11 @@ def _csv(rows: Iterable[Iterable[object]]) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8")
+
+
+def lists(meta: Mapping[str, Any]) -> dict[str, Stamp]:
+    """The files that say what items there are, as ``Plan.meta`` states them."""
+    return {file: Stamp(*stated) for file, stated in meta.get("lists", {}).items()}
 
 
 def sources(items: Iterable[Item]) -> list[str]:

@@ -10,6 +10,7 @@ A module of a data set (``neuroav.data.published``) offers
 - ``parameters(preset, data_seed, limit, data_root) -> dict``: everything the result depends on
   besides the content of the files, JSON values; DataError for what is not allowed. Holds
   ``generator_version``.
+- ``canonical(preset) -> str``: the preset that another name of it stands for, or itself.
 - ``plan(preset, data_seed, limit, data_root) -> Plan``: DataError where files are missing.
 - ``made_with() -> dict``: versions of the packages that the result depends on.
 - ``spec(steps, visual_size)``: how its recordings are laid out as network input.
@@ -67,7 +68,8 @@ class Broken(DataError):
 class Plan:
     """items in manifest order. meta: as ``Recordings.meta``, with ``layout`` ('windowed', 'binned'
     or 'stills'), ``protocol``, ``defects`` (of the protocol as published) and ``notes``;
-    ``collection`` 'root' where every data root holds a data set of its own.
+    ``collection`` 'root' where every data root holds a data set of its own; ``lists`` (file below
+    the data root -> [bytes, sha256]) where files say what items there are, or their splits.
     convert(data_root, item): what one item becomes; a function of a module, so that other
     processes find it. Raises ``Broken`` for items known to be broken, and DataError or
     FileFormatError, naming the file, for any other that cannot be read."""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from neuroav.data import cache, exclusive, ledger, shards, workers
+from neuroav.data import cache, checking, exclusive, ledger, shards, workers
 from neuroav.data.ledger import Expected
 from neuroav.data.plans import Plan
 from neuroav.data.shards import Job
@@ -64,7 +64,9 @@ def carry_out(
     waiting = partial(report, "wait, another process prepares the same", 0, 1)
     try:
         with exclusive.alone(exclusive.parts_folder(path), waiting) as waited:
-            if waited and ledger.state(path) not in (None, before):
+            if waited and ledger.state(path) not in (None, before) and _suits(path, skip_broken):
+                if manifest is not None:
+                    checking.require_listed(path, manifest)
                 return
             expected = _expected(plan, data_root, path, accept_changed, manifest)
             _prepare(
@@ -82,14 +84,22 @@ def carry_out(
         raise DataError(f"cannot write the data cache {path}: {err}") from err
 
 
+def _suits(path: Path, skip_broken: bool) -> bool:
+    """Whether a prepared file lacks nothing but what is to be left out."""
+    return skip_broken or not cache.read(path, "run again with --force", verify=False).meta.get(
+        "forced"
+    )
+
+
 def _expected(
     plan: Plan, root: Path, path: Path, accept_changed: bool, manifest: Path | None
 ) -> tuple[Expected, ...]:
     """What the files must be, after a first look at their sizes."""
-    files = ledger.sources(plan.items)
+    files = [*ledger.sources(plan.items), *ledger.lists(plan.meta)]
     found = []
+    own = ledger.of_ledger(ledger.ledger_path(path, plan, root))  # also tells a damaged one
     if not accept_changed:
-        found.append(ledger.of_ledger(ledger.ledger_path(path, plan, root)))
+        found.append(own)
     if manifest is not None:
         found.append(ledger.of_manifest(manifest, files))
     for expected in found:
@@ -110,9 +120,10 @@ def _prepare(
 ) -> None:
     folder = exclusive.parts_folder(path)
     shared = ledger.seen_all(root, _shared(plan), jobs, partial(report, "hash"))
-    for file, one in shared.items():
+    read = {file: one and one.stamp for file, one in shared.items()} | ledger.lists(plan.meta)
+    for file, stamp in read.items():
         for wanted in expected:
-            wanted.require(root, file, one and one.stamp)
+            wanted.require(root, file, stamp)
     stated = shards.fingerprint(plan, root, made_with)
     job = Job(plan, root, folder, stated, shared, expected, skip_broken)
     good = [shard for shard in job.shards if shards.is_good(job, shard)]
@@ -153,10 +164,13 @@ def _merge(
     }
     cache.write(whole, merged.forms, lambda put: shards.pour(job, merged, put, told), attributes)
     listed.write_bytes(manifest)
+    # What could not be read is no truth to hold later copies against.
+    good = (item for item in job.plan.items if item.name not in merged.forced)
+    true = {file: merged.stamps[file] for file in ledger.sources(good) if file in merged.stamps}
     # The prepared file comes last: where it is, the others are.
     ledger.record(
         ledger.ledger_path(path, job.plan, job.data_root),
-        merged.stamps,
+        true | ledger.lists(job.plan.meta),
         accept_changed,
         job.data_root,
     )

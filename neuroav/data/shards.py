@@ -279,12 +279,14 @@ def _is_same(job: Job, file: str, found: list[Any] | None) -> bool:
 @dataclass(frozen=True, eq=False)
 class Merged:
     """What the parts hold together. forms: of every array of the prepared file. small: those made
-    here, offsets and meta. stamps: of every file. skipped: item -> why."""
+    here, offsets and meta. stamps: of every file. skipped: item -> why. forced: those of them that
+    only --skip-broken skips."""
 
     forms: dict[str, Form]
     small: dict[str, np.ndarray]
     stamps: dict[str, Stamp]
     skipped: dict[str, str]
+    forced: list[str]
 
 
 def survey(job: Job) -> Merged:
@@ -293,10 +295,12 @@ def survey(job: Job) -> Merged:
     counts: dict[str, list[np.ndarray]] = {m: [] for m in _MODALITIES}
     stamps: dict[str, Stamp] = {}
     skipped: dict[str, str] = {}
+    forced: list[str] = []
     items = 0
     for shard in job.shards:
         part = cache.read(job.part(shard), "run the same command again", verify=False)
         skipped |= part.meta["skipped"]
+        forced += part.meta["forced"]
         stamps |= {f: Seen(*s).stamp for f, s in part.meta["files"].items() if s is not None}
         if not len(part.labels):
             continue
@@ -311,14 +315,15 @@ def survey(job: Job) -> Merged:
         first = next(iter(skipped.items()), ("", "the plan has no items"))
         raise DataError(f"nothing is left of {len(skipped)} items: {first[0]} {first[1]}")
     offsets = {f"{m}/offsets": _offsets(found) for m, found in counts.items() if found}
-    meta = json.dumps({**job.plan.meta, "skipped": skipped}, sort_keys=True)
-    small = {**offsets, "meta": np.frombuffer(meta.encode(), np.uint8)}
+    meta = {**job.plan.meta, "skipped": skipped, **({"forced": forced} if forced else {})}
+    text = json.dumps(meta, sort_keys=True)
+    small = {**offsets, "meta": np.frombuffer(text.encode(), np.uint8)}
     forms = {
         name: Form(form.dtype, (_entries(name, offsets, items), *form.shape))
         for name, form in seen.items()
     }
     forms |= {name: Form(array.dtype, array.shape) for name, array in small.items()}
-    return Merged(forms, small, stamps, skipped)
+    return Merged(forms, small, stamps, skipped, forced)
 
 
 def _offsets(counts: list[np.ndarray]) -> np.ndarray:

@@ -106,7 +106,7 @@ def test_load_and_prepare_report_damage_and_force_mends_it(prepared, tmp_path):
     with open(copy, "r+b") as file:
         file.truncate(copy.stat().st_size // 2)
     before = copy.read_bytes()
-    remedy = "neuroav data prepare av-digits --force"
+    remedy = f"neuroav data prepare av-digits --cache-dir {tmp_path} --force"
     for call in (data.load, data.prepare):
         with pytest.raises(DataError, match=remedy):
             call("av-digits", cache_dir=tmp_path, limit=200)

@@ -32,6 +32,7 @@ def root(tmp_path, monkeypatch):
         INFO=info,
         parameters=lambda preset, seed, limit, root=None: {"preset": preset, "limit": limit},
         plan=lambda preset, seed, limit, root: plan_files.plan(limit or ITEMS, defects=["none"]),
+        canonical=lambda preset: preset,
         made_with=lambda: {},
         spec=lambda *sizes: data.FrameSpec(),
     )
@@ -55,7 +56,10 @@ def run(root, tmp_path):
 
 def test_prepare_show_and_check(run, root, tmp_path):
     code, _, err = run("check")
-    assert (code, "is not prepared; run: neuroav data prepare made-up" in err) == (1, True)
+    assert (code, "is not prepared; run: neuroav data prepare made-up --data-root" in err) == (
+        1,
+        True,
+    )
     code, made, _ = run("prepare", "--jobs", 2)
     assert code == 0
     code, shown, _ = run("show")
@@ -127,13 +131,23 @@ def test_a_published_manifest_counts_for_what_is_prepared_already(run, root, tmp
 
 def test_options_reach_the_preparation(run, root):
     run("prepare")
+    whole = (root / plan_files.event_file(3)).read_bytes()
     (root / plan_files.event_file(3)).write_bytes(b"DAMAGED")
     code, _, err = run("prepare", "--force")
     assert (code, "--accept-changed" in err) == (1, True)
-    code, _, err = run("prepare", "--force", "--accept-changed")
+    code, _, err = run("prepare", "--accept-changed")  # which makes it anew by itself
     assert (code, "7 bytes, allowed are multiples of 5" in err) == (1, True)
     assert run("prepare", "--force", "--accept-changed", "--skip-broken")[0] == 0
     assert run("show")[1]["skipped"] == 3
+    assert "3 skipped; neuroav data show lists them" in run("prepare", "--skip-broken",
+                                                            as_json=False)[1]  # fmt: skip
+    # what was skipped by force is tried again without that
+    code, _, err = run("prepare")
+    assert (code, "7 bytes" in err) == (1, True)
+    assert run("show")[1]["skipped"] == 3
+    (root / plan_files.event_file(3)).write_bytes(whole)
+    assert run("prepare")[0] == 0
+    assert run("show")[1]["skipped"] == 2
 
 
 def test_what_a_kill_left_is_removed_by_the_next_prepare(run, tmp_path):

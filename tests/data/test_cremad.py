@@ -20,11 +20,11 @@ from still_files import (
 )
 
 from neuroav import data
-from neuroav.data import spectrograms
+from neuroav.data import catalogue, spectrograms
 from neuroav.data.cache import read
 from neuroav.data.plans import Broken, Item, Source
 from neuroav.data.protocols import deal_groups, overlaps
-from neuroav.data.published import cremad
+from neuroav.data.published import cremad, cremad_names
 from neuroav.errors import DataError, FileFormatError
 
 ACTORS = range(1001, 1006)
@@ -78,8 +78,8 @@ def test_every_published_name_is_read(table):
     assert emotions == dict.fromkeys(("ANG", "DIS", "FEA", "HAP", "SAD"), 1271) | {"NEU": 1087}
     levels = Counter(clip.level for clip in clips)
     assert levels == {"LO": 455, "MD": 455, "HI": 455, "XX": 6077}
-    assert {clip.actor for clip in clips} == set(cremad.ACTORS)
-    assert {clip.sentence for clip in clips} == set(cremad.SENTENCES)
+    assert {clip.actor for clip in clips} == set(cremad_names.ACTORS)
+    assert {clip.sentence for clip in clips} == set(cremad_names.SENTENCES)
     assert {clip.sentence for clip in clips if clip.level != "XX"} == {"IEO"}
     known = {*cremad.NO_SOUND, *cremad.RUNS_ON, *cremad.CUT_SHORT}
     assert known < set(table)
@@ -94,7 +94,7 @@ def test_no_published_actor_is_in_two_clean_splits(table, seed):
     items = [Item(i.name, i.label, split[i.name], i.sources, i.groups) for i in items]
     assert overlaps(items) == {}
     actors = {s: {i.groups["actor"] for i in items if i.split == s} for s in cremad.SHARES}
-    assert sum(map(len, actors.values())) == len(cremad.ACTORS)
+    assert sum(map(len, actors.values())) == len(cremad_names.ACTORS)
     for name, share in cremad.SHARES.items():
         mine = [i for i in items if i.split == name]
         assert abs(len(mine) / 7442 - share) < 0.01  # an actor has 82 clips, 1.1 %
@@ -232,12 +232,42 @@ def test_paper_is_the_release_with_its_defects(root, tmp_path):
     assert "published ones 6698 and 744" in " ".join(plan.meta["notes"])
     path = data.prepare("cremad", preset="paper", cache_dir=tmp_path, data_root=tmp_path, limit=6)
     loaded = data.load(
-        "cremad", preset="paper", cache_dir=tmp_path, limit=6,
+        "cremad", preset="paper", cache_dir=tmp_path, limit=6, data_root=tmp_path,
         spec=data.frame_spec("cremad", steps=1, visual_size=32),
     )  # fmt: skip
     assert path.exists()
     assert len(loaded.split("val")) == len(loaded.split("test")) == 3
     np.testing.assert_array_equal(loaded.split("val").rows, loaded.split("test").rows)
+
+
+def test_what_there_is_decides_which_file_is_meant(tmp_path):
+    """More clips, other pictures or other lists are another prepared file; two names are one."""
+    root, cache_dir = tmp_path / "data", tmp_path / "cache"
+    base = cremad_tree(root, clip_names([1001, 1002, 1003]))
+    write_lists(base, clip_names([1001, 1002]), clip_names([1003]))
+
+    def path(preset):
+        return data.cache_path("cremad", preset=preset, data_root=root, cache_dir=cache_dir)
+
+    assert path("default") == path("clean")
+    made = data.prepare("cremad", preset="paper", data_root=root, cache_dir=cache_dir)
+    found = {path("clean"), path("paper")}
+    sizes = catalogue.check("cremad", preset="paper", data_root=root, cache_dir=cache_dir)
+    assert (sizes["problems"], sizes["sources"]) == ([], 3 * 12 + 2)
+    write_lists(base, clip_names([1001]), clip_names([1002, 1003]))
+    assert path("paper") not in found
+    found.add(path("paper"))
+    problems = catalogue.check(
+        "cremad", preset="paper", data_root=root, cache_dir=cache_dir
+    )["problems"]  # fmt: skip
+    assert f"holds other files than those that {made} was made of" in problems[0]
+    assert [p.split()[0] for p in problems[1:]] == [
+        str(base / f"{n}.csv") for n in ("test", "train")
+    ]
+    with pytest.raises(DataError, match=r"test\.csv was .*--accept-changed"):
+        data.prepare("cremad", preset="paper", data_root=root, cache_dir=cache_dir)
+    cremad_tree(root, clip_names([1004]))
+    assert {path("clean"), path("paper")}.isdisjoint(found)
 
 
 def test_paper_needs_the_lists(root):

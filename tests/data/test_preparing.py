@@ -22,10 +22,16 @@ import numpy as np
 import plan_files
 import pytest
 
-from neuroav.data import cache, exclusive, ledger, preparing, shards
+from neuroav.data import cache, checking, exclusive, ledger, preparing, shards
 from neuroav.data.plans import Converted, Item, Plan, Source
 from neuroav.data.ragged import Ragged
-from neuroav.errors import DataError, ExecutorError, FileFormatError, MissingDependency
+from neuroav.errors import (
+    DataError,
+    ExecutorError,
+    FileFormatError,
+    MissingDependency,
+    NeuroavError,
+)
 
 ITEMS = 60
 
@@ -239,14 +245,69 @@ def test_one_that_waited_takes_what_the_other_made(root, tmp_path):
     other = os.open(folder / exclusive.LOCK, os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
 
+    plan_files.carry_out(root, tmp_path / "theirs.h5", 20)
+    theirs = (tmp_path / "theirs.h5").read_bytes()
+
     def finished(stage, done, total):
         assert stage.startswith("wait, another process")
-        path.write_bytes(b"made by the other")
+        path.write_bytes(theirs)
+        ledger.manifest_path(path).write_bytes((tmp_path / "theirs.csv").read_bytes())
         os.close(other)
 
     preparing.carry_out(plan_files.plan(20), root, path, {}, progress=finished)
-    assert path.read_bytes() == b"made by the other"
+    assert path.read_bytes() == theirs
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("case", ["manifest", "lacking"])
+def test_one_that_waited_keeps_its_own_options(root, tmp_path, case):
+    """A manifest is held against what the other made; what only the other skips is made anew."""
+    path = tmp_path / "a.h5"
+    folder = exclusive.parts_folder(path)
+    folder.mkdir()
+    other = os.open(folder / exclusive.LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    if case == "lacking":
+        (root / plan_files.event_file(5)).write_bytes(b"DAMAGED")
+    plan_files.carry_out(root, tmp_path / "theirs.h5", 20, skip_broken=True)
+    manifest = tmp_path / "list.csv"
+    stamps = {"sounds.csv": ledger.Stamp(3, "0" * 64)}
+    files = ledger.sources(plan_files.plan(20).items)
+    ledger.record(manifest, {f: ledger.stamp(root / f) for f in files} | stamps, False, root)
+
+    def finished(stage, done, total):
+        if stage.startswith("wait"):
+            path.write_bytes((tmp_path / "theirs.h5").read_bytes())
+            ledger.manifest_path(path).write_bytes((tmp_path / "theirs.csv").read_bytes())
+            os.close(other)
+
+    options = {"manifest": manifest} if case == "manifest" else {}
+    said = "sounds.csv was changed" if case == "manifest" else "7 bytes, allowed are multiples of 5"
+    with pytest.raises(NeuroavError, match=said):
+        preparing.carry_out(plan_files.plan(20), root, path, {}, progress=finished, **options)
+
+
+def test_a_manifest_may_list_more_than_the_set_is_made_of(root, tmp_path):
+    manifest = tmp_path / "list.csv"
+    files = ledger.sources(plan_files.plan(20).items)
+    more = {"events/9999.bin": ledger.Stamp(3, "0" * 64)}
+    ledger.record(manifest, {f: ledger.stamp(root / f) for f in files} | more, False, root)
+    plan_files.carry_out(root, tmp_path / "a.h5", 20, manifest=manifest)
+    assert (tmp_path / "a.h5").exists()
+
+
+def test_a_damaged_ledger_is_named_with_what_to_do(root, tmp_path):
+    path = tmp_path / "a.h5"
+    plan_files.carry_out(root, path, 20)
+    (place,) = tmp_path.glob("files-*.csv")
+    place.write_bytes(b"")
+    for accept in (False, True):
+        with pytest.raises(DataError, match=rf"{place.name} .*; it is damaged: delete it"):
+            plan_files.carry_out(root, path, 20, accept_changed=accept)
+        assert not exclusive.parts_folder(path).exists()
+    place.unlink()
+    plan_files.carry_out(root, path, 20)
+    assert ledger.read(place)
 
 
 def test_what_a_kill_left_beside_a_finished_file_is_removed(root, tmp_path):
@@ -325,6 +386,47 @@ def test_skip_broken_skips_it_and_lists_it_and_parts_remember(root, tmp_path):
         "item-6": "recording events/0006.bin is missing",
     }
     assert len(found.labels) == 18
+    assert found.meta["forced"] == ["item-5", "item-6"]
+
+
+def test_a_broken_file_is_no_truth_to_hold_the_mended_one_against(root, tmp_path):
+    path, victim = tmp_path / "a.h5", root / plan_files.event_file(5)
+    whole = victim.read_bytes()
+    victim.write_bytes(b"DAMAGED")
+    plan_files.carry_out(root, path, 20, skip_broken=True)
+    (place,) = tmp_path.glob("files-*.csv")
+    assert set(ledger.read(place)) == set(ledger.sources(plan_files.plan(20).items)) - {
+        plan_files.event_file(5)
+    }
+    victim.write_bytes(whole)
+    found = plan_files.carry_out(root, path, 20)
+    assert len(found.labels) == 20
+    assert "forced" not in found.meta
+    assert plan_files.event_file(5) in ledger.read(place)
+
+
+def test_lists_of_items_are_held_against_the_ledger_too(root, tmp_path):
+    path, split = tmp_path / "a.h5", root / "split.csv"
+    split.write_text("a")
+
+    def carry_out(**options):
+        stated = {"split.csv": list(ledger.stamp(split))}
+        plan = plan_files.plan(20, lists=stated)
+        preparing.carry_out(plan, root, path, {}, **options)
+
+    carry_out()
+    (place,) = tmp_path.glob("files-*.csv")
+    assert ledger.read(place)["split.csv"] == ledger.stamp(split)
+    found = checking.check(path, "", root, shipped=None, manifest=None, planned=True)
+    assert (found["problems"], found["sources"]) == ([], 22)
+    split.write_text("b")
+    found = checking.check(path, "", root, shipped=None, manifest=None, planned=True)
+    assert len(found["problems"]) == 1
+    assert "split.csv was changed" in found["problems"][0]
+    with pytest.raises(DataError, match=r"split\.csv was changed"):
+        carry_out()
+    carry_out(accept_changed=True)
+    assert ledger.read(place)["split.csv"] == ledger.stamp(split)
 
 
 class _Unreadable(OSError):

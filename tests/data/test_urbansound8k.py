@@ -9,7 +9,7 @@ import pytest
 from still_files import plain, slice_names, tone, urban_tree, write_jpg, write_wav
 
 from neuroav import data
-from neuroav.data import spectrograms
+from neuroav.data import ledger, spectrograms
 from neuroav.data.cache import read
 from neuroav.data.plans import Item
 from neuroav.data.protocols import overlaps
@@ -149,6 +149,20 @@ def test_a_table_without_the_column_fsid(tmp_path):
     path.write_text("slice_file_name,fold\n1-8-0-0.wav,1\n1-8-0-0.wav,1\n")
     with pytest.raises(DataError, match=r"line 3: 1-8-0-0\.wav comes twice"):
         us.plan("folds-1", 0, None, tmp_path)
+
+
+def test_the_table_is_held_against_the_ledger(tmp_path):
+    urban_tree(tmp_path, SLICES)
+    names = [n for slices in SLICES.values() for n in slices]
+    path = tmp_path / "metadata/UrbanSound8K.csv"
+    write_folds(path, names)
+    plan = us.plan("folds-3", 0, None, tmp_path)
+    assert plan.meta["lists"] == {"metadata/UrbanSound8K.csv": list(ledger.stamp(path))}
+    before = us.parameters("folds-3", 0, None, tmp_path), us.parameters("clean", 0, None, tmp_path)
+    path.write_text(path.read_text() + "\n")
+    assert us.parameters("folds-3", 0, None, tmp_path) != before[0]
+    assert us.parameters("clean", 0, None, tmp_path) == before[1]
+    assert us.parameters("folds-3", 0, None)["files"] == "published"
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ MODULES: dict[str, str] = {
     "neuroav.data.checking": "data",
     "neuroav.data.published.trees": "data",
     "neuroav.data.published.cremad": "data",
+    "neuroav.data.published.cremad_names": "data",
     "neuroav.data.published.urbansound8k": "data",
     "neuroav.data.published.mnistdvs_ntidigits": "data",
     "neuroav.data.published.mnistdvs_pairs": "data",

@@ -41,6 +41,7 @@ from neuroav.data.info import DatasetInfo
 from neuroav.data.plans import Broken, Converted, Item, Plan, Source
 from neuroav.data.protocols import deal_groups, overlaps
 from neuroav.data.published import trees
+from neuroav.data.published.cremad_names import EMOTIONS, parse_clip
 from neuroav.data.stills import StillSpec
 from neuroav.errors import DataError, FileFormatError, unknown_name
 
@@ -50,21 +51,7 @@ FOLDERS = ("cremad", "CREMA-D")
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 PROTOCOL = {"default": "clean", "clean": "clean", "paper": "paper"}
 PUBLISHED_SIZES = {"train": 6698, "test": 744}
-
-ACTORS = tuple(str(n) for n in range(1001, 1092))
-SENTENCES = (
-    "DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI",
-)  # fmt: skip
-EMOTIONS = {  # label order of S-CMRL's spiking loader: by code
-    "ANG": "anger",
-    "DIS": "disgust",
-    "FEA": "fear",
-    "HAP": "happiness",
-    "NEU": "neutral",
-    "SAD": "sadness",
-}
-LEVELS = ("LO", "MD", "HI")
-GRADED_SENTENCE = "IEO"
+CLIPS = 7442
 
 # What the publishers' README says of single clips.
 NO_SOUND = {"1076_MTI_SAD_XX": "has no audio in any form, its publishers say"}
@@ -101,52 +88,16 @@ INFO = DatasetInfo(
 )
 
 
-# --- names -------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Clip:
-    """What a clip's name says; each part as in the name."""
-
-    actor: str
-    sentence: str
-    emotion: str
-    level: str
-
-    @property
-    def label(self) -> int:
-        """Index of the emotion in the order of ``EMOTIONS``."""
-        return list(EMOTIONS).index(self.emotion)
-
-
-def parse_clip(name: str, where: str = "") -> Clip:
-    """Read a clip's name; DataError naming the part that is wrong, and ``where`` it was found."""
-    place = f"{where}: " if where else ""
-    parts = name.split("_")
-    if len(parts) != 4:
-        raise DataError(
-            f"{place}clip {name!r} has {len(parts)} parts between underscores; needs "
-            "<actor>_<sentence>_<emotion>_<level>, as 1001_IEO_HAP_LO"
-        )
-    clip = Clip(*parts)
-    graded = clip.sentence == GRADED_SENTENCE and clip.emotion != "NEU"
-    allowed = {
-        "actor": ACTORS,
-        "sentence": SENTENCES,
-        "emotion": tuple(EMOTIONS),
-        "level": LEVELS if graded else ("XX",),
-    }
-    for part, names in allowed.items():
-        if (found := getattr(clip, part)) not in names:
-            known = f"{names[0]} to {names[-1]}" if part == "actor" else ", ".join(names)
-            of = f" of {clip.sentence}_{clip.emotion}" if part == "level" else ""
-            raise DataError(f"{place}clip {name!r}: {part}{of} is {found!r}, allowed: {known}")
-    return clip
-
-
 # --- the plan ----------------------------------------------------------------------------------
 def parameters(
     preset: str, data_seed: int, limit: int | None, data_root: Path | None = None
 ) -> dict[str, Any]:
-    """Everything the result depends on besides the files; DataError for what is not allowed."""
+    """Everything the result depends on besides the content of the files, as JSON values.
+
+    ``files`` is 'published' where all clips are there as the publishers have them, or no root is
+    given, so that what was prepared is found without it; else a hash of what there is. DataError
+    for what is not allowed.
+    """
     if preset not in PROTOCOL:
         raise unknown_name(f"preset of {NAME}", preset, PROTOCOL, DataError)
     return {
@@ -155,7 +106,27 @@ def parameters(
         **trees.seed_and_limit(data_seed, limit),
         "shares": SHARES if PROTOCOL[preset] == "clean" else None,
         "constants": trees.constants(),
+        "files": "published" if data_root is None else _files(Path(data_root), PROTOCOL[preset]),
     }
+
+
+def canonical(preset: str) -> str:
+    """The preset that ``preset`` is another name of, or itself."""
+    return PROTOCOL.get(preset, preset)
+
+
+def _files(root: Path, protocol: str) -> str:
+    fits = [base for base in (*(root / f for f in FOLDERS), root) if _layout(base)]
+    if not fits:
+        return "published"  # it is looked for where it was prepared before
+    found, lists = _found(root, fits[0], 0), _lists(root, fits[0]) if protocol == "paper" else {}
+    clips = set(found.heard) & set(found.seen)
+    published = found.kind == "VideoFlash" and len(clips | set(NO_SOUND)) == CLIPS
+    sizes = {name: len(_listed(path)) for name, path in lists.items()}
+    if published and sizes == (PUBLISHED_SIZES if protocol == "paper" else {}):
+        return "published"
+    names = [found.kind, *(f"{n} {found.sets.get(n, '')}" for n in clips)]
+    return trees.fingerprint(root, names, lists.values())
 
 
 def made_with() -> dict[str, str]:
@@ -170,8 +141,8 @@ def spec(steps: int, visual_size: int) -> StillSpec:
 
 def plan(preset: str, data_seed: int, limit: int | None, data_root: Path | None) -> Plan:
     """The clips below ``data_root`` and their splits; DataError where files are missing."""
-    stated = parameters(preset, data_seed, limit)
     root = trees.existing_root(data_root, NAME, WANTED)
+    stated = parameters(preset, data_seed, limit, root)
     base = trees.base_folder(root, NAME, FOLDERS, lambda folder: _layout(folder) != "", WANTED)
     found = _found(root, base, data_seed)
     items = [_item(name, found) for name in sorted(set(found.heard) & set(found.seen))]
@@ -193,6 +164,7 @@ def plan(preset: str, data_seed: int, limit: int | None, data_root: Path | None)
         "notes": _notes(items, paper),
         "parameters": stated,
         **({"validation": "test"} if paper else {}),
+        **({"lists": trees.stated_lists(root, _lists(root, base).values())} if paper else {}),
     }
     return Plan(trees.in_order(items, limit), meta, convert)
 
@@ -286,8 +258,9 @@ def _dealt(items: list[Item], data_seed: int) -> dict[str, str]:
 def _published(root: Path, base: Path, found: _Found) -> dict[str, str]:
     """Split by clip as the release has it, by its lists or by the folders made from them."""
     split: dict[str, str] = {}
-    for name in ("train", "test"):
-        path = next((p for b in (base, root) if (p := b / f"{name}.csv").is_file()), None)
+    lists = _lists(root, base)
+    for name in PUBLISHED_SIZES:
+        path = lists.get(name)
         if path is None and found.sets:
             split |= {clip: s for clip, s in found.sets.items() if s == name}
             continue
@@ -310,6 +283,13 @@ def _published(root: Path, base: Path, found: _Found) -> dict[str, str]:
             f"{missing[0]} first; {REMEDY}"
         )
     return split
+
+
+def _lists(root: Path, base: Path) -> dict[str, Path]:
+    """The release's lists that there are, by the name of their set."""
+    places = {name: (base / f"{name}.csv", root / f"{name}.csv") for name in PUBLISHED_SIZES}
+    found = {name: next((p for p in both if p.is_file()), None) for name, both in places.items()}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _listed(path: Path) -> list[str]:

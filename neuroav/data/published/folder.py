@@ -88,6 +88,11 @@ def parameters(
     }
 
 
+def canonical(preset: str) -> str:
+    """The preset itself: there is one."""
+    return preset
+
+
 def made_with() -> dict[str, str]:
     """Versions of the packages that the result depends on."""
     return trees.versions("numpy", "scipy", "pillow", "av")

@@ -143,6 +143,12 @@ def parameters(
     }
 
 
+def canonical(preset: str) -> str:
+    """The preset that ``preset`` is another name of, or itself."""
+    same = (name for name, other in PRESETS.items() if other == PRESETS.get(preset))
+    return next((name for name in same if name != "default"), preset)
+
+
 def _fingerprint(root: Path, preset: str) -> str:
     found = _recordings(root, PRESETS[preset].scale)
     complete = [len(found.get(digit, ())) for digit in range(10)] == [PER_DIGIT] * 10
@@ -282,7 +288,7 @@ def plan(preset: str, data_seed: int, limit: int | None, data_root: Path | None)
     items = pairs.items(NAME, sounds, seen, chosen.protocol, data_seed)
     meta = {
         "name": NAME,
-        "preset": preset,
+        "preset": canonical(preset),
         "data_seed": int(data_seed),
         "classes": list(WORDS),
         "layout": "binned",

@@ -92,6 +92,10 @@ class Single:
             "files": "unnamed" if data_root is None else self._fingerprint(Path(data_root)),
         }
 
+    def canonical(self, preset: str) -> str:
+        """The preset that ``preset`` is another name of, or itself."""
+        return self.presets.get(preset, preset)
+
     def _fingerprint(self, root: Path) -> str:
         digest = hashlib.sha256()
         for path in sorted(self.files(root)):
@@ -114,7 +118,7 @@ class Single:
         items = trees.in_order(found.items, limit)
         meta = {
             "name": self.INFO.name,
-            "preset": preset,
+            "preset": protocol,
             "data_seed": int(data_seed),
             "classes": list(found.classes),
             "audio_channels": None,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroav.data import spectrograms
+from neuroav.data import ledger, spectrograms
 from neuroav.data.cache import SPLITS
 from neuroav.data.formats.guarded import guarded
 from neuroav.data.formats.picture import read_picture
@@ -76,11 +76,26 @@ def files_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 
 def require_text(path: PurePath) -> None:
-    """DataError for a file whose name is not UTF-8: manifests and errors could not name it."""
+    """DataError for a name that manifests and errors could not hold: not UTF-8, or of two lines."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise DataError(f"{str(path)!a}: its name is not UTF-8; rename it") from None
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in str(path)):
+        raise DataError(f"{str(path)!a}: its name holds a control character; rename it")
+
+
+def fingerprint(root: Path, names: Iterable[str], lists: Iterable[Path]) -> str:
+    """A hash of names, and of what lists of items or splits hold."""
+    digest = hashlib.sha256("\n".join(sorted(names)).encode())
+    for path in lists:
+        digest.update(f"\n{below(root, path)} {ledger.stamp(path)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def stated_lists(root: Path, lists: Iterable[Path]) -> dict[str, list[Any]]:
+    """What ``Plan.meta["lists"]`` holds of these files."""
+    return {below(root, path): list(ledger.stamp(path)) for path in lists}
 
 
 def orphans(heard: Iterable[str], seen: Iterable[str]) -> dict[str, str]:

@@ -103,7 +103,11 @@ def parse_slice(name: str, where: str = "") -> Slice:
 def parameters(
     preset: str, data_seed: int, limit: int | None, data_root: Path | None = None
 ) -> dict[str, Any]:
-    """Everything the result depends on besides the files; DataError for what is not allowed."""
+    """Everything the result depends on besides the content of the files, as JSON values.
+
+    ``files`` is 'published' where all slices are there, or no root is given, so that what was
+    prepared is found without it; else a hash of what there is. DataError for what is not allowed.
+    """
     if preset not in PROTOCOL:
         raise unknown_name(f"preset of {NAME}", preset, PROTOCOL, DataError)
     return {
@@ -112,7 +116,24 @@ def parameters(
         **trees.seed_and_limit(data_seed, limit),
         "shares": {"clean": SHARES, "paper": TRAIN_SHARE}.get(PROTOCOL[preset]),
         "constants": trees.constants(),
+        "files": "published" if data_root is None else _files(Path(data_root), PROTOCOL[preset]),
     }
+
+
+def canonical(preset: str) -> str:
+    """The preset that ``preset`` is another name of, or itself."""
+    return PROTOCOL.get(preset, preset)
+
+
+def _files(root: Path, protocol: str) -> str:
+    fits = [base for base in (*(root / f for f in FOLDERS), root) if _fits(base)]
+    if not fits:
+        return "published"  # it is looked for where it was prepared before
+    items, _ = _items(root, fits[0])
+    table = _table(root, fits[0]) if protocol.startswith("folds") else None
+    if len(items) == sum(PUBLISHED_SIZES.values()):
+        return "published"
+    return trees.fingerprint(root, [item.name for item in items], [table] if table else [])
 
 
 def made_with() -> dict[str, str]:
@@ -127,16 +148,18 @@ def spec(steps: int, visual_size: int) -> StillSpec:
 
 def plan(preset: str, data_seed: int, limit: int | None, data_root: Path | None) -> Plan:
     """The slices below ``data_root`` and their splits; DataError where files are missing."""
-    stated = parameters(preset, data_seed, limit)
-    protocol = stated["protocol"]
     root = trees.existing_root(data_root, NAME, WANTED)
+    stated = parameters(preset, data_seed, limit, root)
+    protocol = stated["protocol"]
     base = trees.base_folder(root, NAME, FOLDERS, _fits, WANTED)
     items, lacking = _items(root, base)
+    table = None
     if protocol == "paper":
         split = _first_share(items)
     elif protocol == "clean":
         split = _dealt(items, data_seed)
     else:
+        table = _table(root, base)
         split = _by_fold(items, _folds(root, base), int(protocol.removeprefix("folds-")))
     items = trees.with_splits(items, split)
     meta = {
@@ -151,6 +174,7 @@ def plan(preset: str, data_seed: int, limit: int | None, data_root: Path | None)
         "notes": _notes(items, lacking, protocol == "paper"),
         "parameters": stated,
         **({"validation": "test"} if protocol == "paper" else {}),
+        **({"lists": trees.stated_lists(root, [table])} if table else {}),
     }
     return Plan(trees.in_order(items, limit), meta, convert)
 
@@ -232,10 +256,14 @@ def _by_fold(items: list[Item], folds: dict[str, int], tested: int) -> dict[str,
     return {item.name: kind.get(folds[item.name], "train") for item in items}
 
 
+def _table(root: Path, base: Path) -> Path | None:
+    places = [folder / TABLE for folder in (base, root / "UrbanSound8K", root)]
+    return next((p for p in places if p.is_file()), None)
+
+
 def _folds(root: Path, base: Path) -> dict[str, int]:
     """Fold 1..10 by slice, of UrbanSound8K's table; DataError naming the line that is wrong."""
-    places = [folder / TABLE for folder in (base, root / "UrbanSound8K", root)]
-    path = next((p for p in places if p.is_file()), None)
+    path = _table(root, base)
     if path is None:
         raise DataError(
             f"{base}: presets folds-1 to folds-{FOLDS} need {TABLE} here or below "
