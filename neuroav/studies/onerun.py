@@ -86,7 +86,6 @@ def _train(task: Task, places: dict[str, Any], progress: Progress | None) -> Non
     """Train unless that is done; a run cut off goes on from its last finished epoch."""
     check_folder(task.run, task.config)
     if not (task.run / METRICS).exists():
-        # init_from goes along when resuming: a run killed in its first epoch starts from it again.
         train(
             task.config, task.run, resume=(task.run / CONFIG).exists(),
             init_from=task.init_from, progress=progress, **places,

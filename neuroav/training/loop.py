@@ -117,7 +117,7 @@ def _train(
     torch.manual_seed(config.train.seed)
     shapes = input_shapes(data.split("val").frames(np.arange(1)))
     model = build_model(config.model, shapes, len(data.classes), config.scmrl)
-    if init_from is not None:
+    if init_from is not None and not resume:
         group.from_first(lambda: _start_from(init_from, model, config, shapes, len(data.classes)))
     if config.quant.aware:
         prepare_qat(model, config.quant)
@@ -129,12 +129,11 @@ def _train(
     # a quarter faster on a CPU (benchmarks/training_step.py); torch does not declare the argument
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_recompute(model, config.train.recompute)
-    if group.first:
-        out.mkdir(parents=True, exist_ok=True)
-        ck.write_text(out / ck.CONFIG, dump_config(config))
     run = _Run(config, out, model, data, group)
     if resume:
         run.restore()
+    elif group.first:
+        run.claim()
     with kept_memory():
         return run.fit(progress if group.first else None)
 
@@ -261,12 +260,16 @@ class _Run:
         self.steps_per_epoch = math.ceil(len(self.train_split) / config.train.batch_size)
         self.history: list[dict[str, Any]] = []
 
+    def claim(self) -> None:
+        """Write what a run killed in its first epoch goes on from: weights that were given, and
+        what was measured of them. The configuration comes last: where it is, the state is."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._save_last()
+        ck.write_text(self.out / ck.CONFIG, dump_config(self.config))
+
     def restore(self) -> None:
-        """Take up the last finished epoch; a run killed in its first epoch starts over."""
-        last = self.out / ck.LAST
-        state = self.group.from_first(lambda: ck.load_last(last) if last.exists() else None)
-        if state is None:
-            return
+        """Take up the last finished epoch, or the beginning."""
+        state = self.group.from_first(lambda: ck.load_last(self.out / ck.LAST))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
@@ -300,6 +303,9 @@ class _Run:
         """Write the state after an epoch, and the weights where they are the best so far."""
         if better:
             ck.save_weights(self.model, self.out / ck.WEIGHTS)
+        self._save_last()
+
+    def _save_last(self) -> None:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

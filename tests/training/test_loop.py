@@ -115,6 +115,35 @@ def test_resume_after_kill_gives_the_same_weights_bit_for_bit(tmp_path):
     assert [h["loss"] for h in whole["history"]] == [h["loss"] for h in killed["history"]]
 
 
+@pytest.mark.parametrize("aware", ["false", "true"])
+@pytest.mark.parametrize("again", [True, False])
+def test_a_kill_in_the_first_epoch_loses_nothing(trained, tmp_path, monkeypatch, aware, again):
+    """It goes on from the weights it was given, and from what was measured of them; also where their
+    file is named again, as torchrun and sweeps do, and is gone by now."""
+    changes = {"train.epochs": "2", "quant.aware": aware}
+    start = tmp_path / "start.safetensors"
+    start.write_bytes((trained[0] / "model.safetensors").read_bytes())
+    whole = run(tmp_path / "whole", init_from=start, **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", init_from=start, **changes)
+    start.unlink()
+    killed = run(tmp_path / "killed", resume=True, init_from=start if again else None, **changes)
+    assert [h["loss"] for h in killed["history"]] == [h["loss"] for h in whole["history"]]
+    states = [load_last(tmp_path / name / "last.ckpt")["model"] for name in ("whole", "killed")]
+    assert all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    units = [v for n, v in states[0].items() if n.endswith("least_unit")]
+    assert (len(units) > 0) == (aware == "true")
+    assert all(bool((u > 0).any()) for u in units)
+
+
+def test_a_folder_without_its_checkpoint_is_not_begun_anew(trained, tmp_path):
+    (tmp_path / "config.toml").write_bytes((trained[0] / "config.toml").read_bytes())
+    with pytest.raises(FileFormatError, match=r"last\.ckpt: no such file, nothing to resume"):
+        run(tmp_path, resume=True)
+
+
 def test_a_used_folder_is_not_overwritten(trained):
     with pytest.raises(ConfigError, match="already holds a run; add --resume"):
         run(trained[0])
