@@ -118,8 +118,8 @@ def test_resume_after_kill_gives_the_same_weights_bit_for_bit(tmp_path):
 @pytest.mark.parametrize("aware", ["false", "true"])
 @pytest.mark.parametrize("again", [True, False])
 def test_a_kill_in_the_first_epoch_loses_nothing(trained, tmp_path, monkeypatch, aware, again):
-    """It goes on from the weights it was given, and from what was measured of them; also where their
-    file is named again, as torchrun and sweeps do, and is gone by now."""
+    """It goes on from the weights it was given, and from what was measured of them; also where
+    their file is named again, as torchrun and sweeps do, and is gone by now."""
     changes = {"train.epochs": "2", "quant.aware": aware}
     start = tmp_path / "start.safetensors"
     start.write_bytes((trained[0] / "model.safetensors").read_bytes())
