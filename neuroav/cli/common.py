@@ -36,11 +36,13 @@ _USER_ERRNO = {
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a command found. data: the JSON object; shown: the same for people; ok: exit 0 or 1."""
+    """What a command found. data: the JSON object; shown: the same for people; ok: exit 0 or 1.
+    error: what ended it early, which is told after what was found until then."""
 
     data: Mapping[str, Any]
     shown: Sequence[RenderableType]
     ok: bool = True
+    error: NeuroavError | None = None
 
 
 class Failure(click.ClickException):
@@ -51,6 +53,12 @@ class Failure(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print the message as one line on stderr."""
         click.echo(f"neuroav: error: {' '.join(self.message.split())}", err=True)
+
+
+def unwritable(error: OSError) -> Failure:
+    """Return the failure of a standard output that takes nothing more, which is then let go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return Failure(f"standard output cannot be written ({error.strerror}); the result is lost")
 
 
 class _Exampled:
@@ -84,12 +92,19 @@ class Command(_Exampled, click.Command):
             if failure is None:
                 raise
             raise Failure(str(failure)) from error
+        data = outcome.data
+        if outcome.error:
+            data = {**data, "error": _error_object(outcome.error)}
         try:
-            _print_json(outcome.data) if as_json else _print_shown(outcome.shown)
+            _print_json(data) if as_json else _print_shown(outcome.shown)
         except BrokenPipeError:
             # The reader (``head``) has left; without this the interpreter complains at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             ctx.exit(141)  # 128 + SIGPIPE, as a shell reports it
+        except OSError as error:
+            raise unwritable(error) from error
+        if outcome.error:
+            raise Failure(str(outcome.error)) from outcome.error
         ctx.exit(0 if outcome.ok else 1)
 
 

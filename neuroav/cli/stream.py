@@ -13,7 +13,17 @@ from typing import Any, TextIO
 
 import click
 
-from neuroav.cli.common import Command, OneOf, Outcome, json_option, pairs, plain, show
+from neuroav.cli.common import (
+    Command,
+    OneOf,
+    Outcome,
+    json_option,
+    pairs,
+    plain,
+    show,
+    unwritable,
+)
+from neuroav.errors import NeuroavError
 
 _OUT = "neuroav.stream.out"  # key in click's context: the real standard output
 _JSON = "neuroav.json"
@@ -47,7 +57,7 @@ def _kept_stdout() -> Iterator[TextIO]:
     try:
         yield out
     finally:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):  # the reader has left, or the disk is full: said where it happened
             out.close()
 
 
@@ -155,21 +165,34 @@ def stream(
         )
     session = open_session(load(resolve_deployment(file)), wanted)
     kept: list[Any] = []
+    error: NeuroavError | None = None
     out = None if as_json else ctx.meta[_OUT]
     try:
         for found in _chosen(session, windows, steps):
             if out is None:
                 kept.append(found)
             else:
-                print(_json_line(found) if jsonl else _line(found), file=out, flush=True)
+                _print(_json_line(found) if jsonl else _line(found), out)
     except KeyboardInterrupt:
         pass  # the usual end of live input: the summary follows
+    except NeuroavError as found_wrong:  # of a source; what was answered until then counts
+        error = found_wrong
     finally:
         session.close()
     summary = session.summary()
     if jsonl:
-        return Outcome(summary, [json.dumps({"summary": plain(summary)}, allow_nan=False)])
-    return Outcome({"predictions": kept, **summary}, ["", _shown(summary)])
+        line = json.dumps({"summary": plain(summary)}, allow_nan=False)
+        return Outcome(summary, [line], error=error)
+    return Outcome({"predictions": kept, **summary}, ["", _shown(summary)], error=error)
+
+
+def _print(line: str, out: TextIO) -> None:
+    try:
+        print(line, file=out, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritable(error) from None
 
 
 def _chosen(session: Any, windows: int | None, steps: bool) -> Iterator[Any]:
@@ -177,9 +200,11 @@ def _chosen(session: Any, windows: int | None, steps: bool) -> Iterator[Any]:
     if not steps:
         yield from islice((p for p in session if p.complete), windows)
         return
+    answered = 0
     for found in session:
         yield found
-        if found.complete and found.window + 1 == windows:
+        answered += found.complete
+        if answered == windows:
             return
 
 

@@ -27,7 +27,8 @@ Stop = Callable[[], bool]
 class Cut:
     """What a sense gave in a window or a step of it.
 
-    counts: uint8 (steps, *shape) of events; None for sound, whose samples are encoded later.
+    counts: uint8 (steps, *shape) of events; None for sound, whose samples are encoded later: fewer
+    than a window's where the source ends in it, so that its level is that of the sound alone.
     events: counted in. clipped: lost because a cell was full.
     """
 
@@ -45,6 +46,9 @@ class Cutter(Protocol):
     end_us: int | None
     live: bool
     steps: int
+
+    def begin(self) -> None:
+        """Time begins now."""
 
     def fill(self, until_us: int, stop: Stop) -> None:
         """Take in what came before ``until_us``; returns earlier at the end or to stop."""
@@ -76,6 +80,9 @@ class EventCutter:
         self._first = 0  # window that is not yet taken
         self._open: dict[int, np.ndarray] = {}
         self._cells = _Cells(sight)
+
+    def begin(self) -> None:
+        self._source.begin()
 
     def fill(self, until_us: int, stop: Stop) -> None:
         self._count(until_us)
@@ -195,6 +202,9 @@ class SoundCutter:
         """Samples that the source could not take in time."""
         return self._source.lost
 
+    def begin(self) -> None:
+        self._source.begin()
+
     def fill(self, until_us: int, stop: Stop) -> None:
         # one more, for a window begins and ends at whole samples
         wanted = -(-until_us * self._rate // 1_000_000) + 1
@@ -215,9 +225,7 @@ class SoundCutter:
     def take(self, window: int) -> Cut:
         start = self._start(window)
         kept = np.concatenate([np.empty(0, np.int16), *self._blocks])[max(0, start - self._begin) :]
-        samples = np.zeros(self._size, np.int16)
-        part = kept[: self._size]
-        samples[: len(part)] = part
+        samples = kept[: self._size].copy()
         self._next = self._start(window + 1)
         self._let_go()
         return Cut(None, samples)

@@ -42,6 +42,14 @@ class EventCamera:
         self.sensor = _size(self._camera)
         self._clock = LiveClock()
 
+    def begin(self) -> None:
+        """Forget what came until now; time begins."""
+        while self._camera.isRunning():
+            batch = self._camera.getNextEventBatch()
+            if batch is None or not len(batch):
+                break
+        self._clock = LiveClock()
+
     def read(self, wait_s: float) -> EventBlock | None:
         """Return the next batch; an empty block where none comes within ``wait_s``."""
         end = time.monotonic() + wait_s
@@ -96,6 +104,12 @@ class Microphone:
                 f"microphone: PortAudio opens none at {rate} Hz ({error}); check that one is "
                 "plugged in and allows this rate"
             ) from None
+
+    def begin(self) -> None:
+        """Forget what came until now; time begins."""
+        while not self._blocks.empty():
+            self._blocks.get_nowait()
+        self.lost = self._gap = 0
 
     def _take(self, data: np.ndarray, count: int, _time: Any, status: Any) -> None:
         """Keep a block; what finds no room is counted, and becomes silence, so that time holds."""

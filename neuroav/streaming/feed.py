@@ -43,8 +43,7 @@ class Piece:
 @dataclass
 class Feed:
     """hop_us: from one window to the next. by_step: whether pieces are steps. paced: whether pieces
-    are held back until their time has come. live_s: when live sources were opened
-    (time.perf_counter), None without any."""
+    are held back until their time has come."""
 
     cutters: Sequence[Cutter]
     hop_us: int
@@ -53,12 +52,13 @@ class Feed:
     partial: bool = field(default=False, init=False)
     ended: str | None = field(default=None, init=False)
     begun_s: float = field(default=0.0, init=False)
-    live_s: float | None = None
     _stop: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield pieces until the input ends or ``stop`` is called; errors of the sources."""
-        self.begun_s = time.perf_counter() if self.live_s is None else self.live_s
+        for cutter in self.cutters:
+            cutter.begin()
+        self.begun_s = time.perf_counter()
         steps = self.cutters[0].steps
         for window in count():
             for step in range(steps) if self.by_step else [steps - 1]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from neuroav.deployment import Deployment
 from neuroav.errors import ConfigError, unknown_name
 from neuroav.streaming.cutting import Cutter, EventCutter, SoundCutter
 from neuroav.streaming.hearing import SoundEncoder
-from neuroav.streaming.sensing import AUDIO, VISUAL, Sensing, Told, sensing
+from neuroav.streaming.sensing import AUDIO, VISUAL, Sensing, Sight, Told, sensing
 from neuroav.streaming.session import Network, Session, chosen_mode
 from neuroav.streaming.sources import EventSource, SoundSource, open_event_source, open_sound_source
 
@@ -72,9 +71,8 @@ def open_session(deployment: Deployment, wanted: Wanted) -> Session:
     network = Network(deployment, mode, wanted.backend)  # before live sources begin
     opened: list[EventSource | SoundSource] = []
     try:
-        begun = time.perf_counter()
         cutters, encoder = _cutters(found, wanted, hop_us, opened)
-        return Session(network, cutters, encoder, hop_us=hop_us, realtime=realtime, opened_s=begun)
+        return Session(network, cutters, encoder, hop_us=hop_us, realtime=realtime)
     except BaseException:
         for source in opened:
             source.close()
@@ -117,6 +115,7 @@ def _cutters(
             wanted.events, live=wanted.realtime, form=wanted.format, **_options(wanted)
         )
         opened.append(seen)
+        _require_sensor(seen, found.sight, wanted.events)
         cutters[found.sight.name] = EventCutter(seen, found.sight, found.steps, hop_us)
     if found.hearing and wanted.audio:
         heard = open_sound_source(wanted.audio, found.hearing.rate or MICROPHONE_HZ)
@@ -124,6 +123,17 @@ def _cutters(
         encoder = SoundEncoder(found.hearing, heard.rate, found.steps)
         cutters[found.hearing.name] = SoundCutter(heard, found.hearing, found.steps, hop_us)
     return cutters, encoder
+
+
+def _require_sensor(source: EventSource, sight: Sight, place: str) -> None:
+    """Raise ConfigError where a source says that it has another sensor than the network."""
+    if source.sensor is not None and source.sensor != sight.sensor:
+        (width, height), (own_width, own_height) = source.sensor, sight.sensor
+        raise ConfigError(
+            f"--events {place}: a sensor of {width}x{height} pixels, the network was trained on "
+            f"{own_width}x{own_height}; give --sensor {width}x{height} to show it the middle of "
+            "the picture, or use another camera"
+        )
 
 
 def _options(wanted: Wanted) -> Mapping[str, Any]:

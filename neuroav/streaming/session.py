@@ -36,7 +36,8 @@ class Prediction:
     """window: its number from 0. step: of it, None for a whole window. complete: whether the window
     is. time_us: its end, on the clock of the input. label, name: the class with the highest score,
     the first of equals. margin: to the second highest, None of one class. latency_ms, lag_ms (None
-    unless in real time): see the module. events: counted in. dropped: windows lost just before."""
+    unless in real time): see the module. events: counted in. dropped: windows lost just before this
+    one, told where it is complete."""
 
     window: int
     step: int | None
@@ -98,7 +99,7 @@ class Network:
 class Session:
     """cutters: by input, of the senses that have a source; the other inputs get silence. encoder:
     of sound. hop_us: from one window to the next. realtime: windows that come too late are dropped
-    and counted; else the sources wait. opened_s: when the sources were opened."""
+    and counted; else the sources wait."""
 
     def __init__(
         self,
@@ -108,7 +109,6 @@ class Session:
         *,
         hop_us: int,
         realtime: bool = False,
-        opened_s: float | None = None,
     ) -> None:
         self._network, self._cutters, self._encoder = network, cutters, encoder
         self._realtime, self._hop = realtime, hop_us
@@ -116,8 +116,8 @@ class Session:
         self._feed = Feed(
             list(cutters.values()), hop_us, network.mode == "step", realtime and not live
         )
-        self._feed.live_s = opened_s if live else None
-        self._tally, self._dropped, self._events = _Tally(), 0, 0
+        self._tally, self._events = _Tally(), 0
+        self._dropped = self._before = 0  # so far; just before the window in progress
 
     def __iter__(self) -> Iterator[Prediction]:
         """Yield predictions as they are found, until the input ends or ``close``."""
@@ -135,16 +135,20 @@ class Session:
         finally:
             if backlog:
                 backlog.close()
+                self._tally.dropped = backlog.dropped
             self._feed.close()
 
     def _answer(self, piece: Piece, dropped: int) -> Prediction:
         frames, events, clipped = self._frames(piece)
+        if not piece.step:
+            self._before, self._dropped = dropped - self._dropped, dropped
+            self._tally.dropped = dropped
         scores = self._network.scores(frames, first=not piece.step)
         now = time.perf_counter()
         self._events = events + (self._events if piece.step else 0)
-        return self._told(piece, scores, now, clipped, events, dropped)
+        return self._told(piece, scores, now, clipped, events)
 
-    def _told(self, piece: Piece, scores, now: float, clipped: int, events: int, dropped: int):
+    def _told(self, piece: Piece, scores, now: float, clipped: int, events: int) -> Prediction:
         tally, lag = self._tally, None
         latency = 1000 * (now - piece.ready_s)
         if self._realtime:
@@ -156,14 +160,12 @@ class Session:
             tally.input_us += self._hop
             tally.latencies.append(latency)
             tally.largest_ms = max(tally.largest_ms, latency)
-        fresh, self._dropped = dropped - self._dropped, dropped
-        tally.dropped += fresh
         label, order = int(scores.argmax()), np.sort(scores)
         margin = int(order[-1] - order[-2]) if len(order) > 1 else None
         return Prediction(
             piece.window, piece.step, piece.last, piece.end_us, label,
             self._network.deployment.classes[label], tuple(int(s) for s in scores), margin,
-            latency, lag, self._events, fresh,
+            latency, lag, self._events, self._before if piece.last else 0,
         )  # fmt: skip
 
     def _frames(self, piece: Piece) -> tuple[dict[str, np.ndarray], int, int]:
@@ -210,6 +212,7 @@ class Session:
             "events": tally.events,
             "clipped": tally.clipped,
             "late": sum(c.late for c in cutters if isinstance(c, EventCutter)),
+            "outside": sum(c.outside for c in cutters if isinstance(c, EventCutter)),
             "lost_samples": sum(c.lost for c in cutters if isinstance(c, SoundCutter)),
             "input_s": input_s,
             "latency_ms": latency,

@@ -4,8 +4,9 @@ A source of events gives ``EventBlock``: columns x, y, p, time and ``until_us``,
 more will come. A source of sound gives blocks of int16 samples, one after the other. Times are
 microseconds since the source began. Both keep one block at most.
 
-A source is ``live`` where the world sets its pace. There the clock runs on while nothing happens:
-``until_us`` is then the time since it was opened, less ``GRACE_US`` for the way of an event here.
+A source is ``live`` where the world sets its pace. Its time begins with ``begin``, which is called
+for all sources one after the other when everything else is ready. Its clock runs on while nothing
+happens: ``until_us`` is then the time since, less ``GRACE_US`` for the way of an event here.
 
 Files and pipes of AEDAT begin with their first event, N-MNIST and SLAYER at their time 0, as the
 data sets read them.
@@ -51,6 +52,9 @@ class EventSource(Protocol):
     live: bool
     sensor: tuple[int, int] | None
 
+    def begin(self) -> None:
+        """Time begins now."""
+
     def read(self, wait_s: float) -> EventBlock | None:
         """Return what has come, an empty block where nothing did within ``wait_s``, None at the
         end."""
@@ -64,6 +68,9 @@ class SoundSource(Protocol):
     live: bool
     rate: int
     lost: int
+
+    def begin(self) -> None:
+        """Time begins now; what came before is forgotten."""
 
     def read(self, wait_s: float) -> np.ndarray | None:
         """Return int16 samples, none where nothing came within ``wait_s``, None at the end."""
@@ -93,6 +100,9 @@ class EventFile:
         self._path, self._chunks = path, iter(stream)
         self._first: int | None = _origin(stream.format)
         self._until = 0
+
+    def begin(self) -> None:
+        """A file waits."""
 
     def read(self, wait_s: float) -> EventBlock | None:
         chunk = next(self._chunks, None)
@@ -148,18 +158,23 @@ class LiveClock:
 class EventPipe:
     """Records that come through a file descriptor: standard input, a named pipe or a socket.
 
-    live: the sender keeps real time; else its end is waited for, as of a file.
+    live: the sender keeps real time; else its end is waited for, as of a file. place: for errors.
     """
 
     def __init__(
-        self, number: int, records: Decoder, live: bool, close: Callable[[], None]
+        self, number: int, records: Decoder, live: bool, close: Callable[[], None], place: str
     ) -> None:
         self.live = live
         self.sensor: tuple[int, int] | None = None
-        self._number, self._decoder, self.close = number, records, close
+        self._number, self._decoder, self._place = number, records, place
+        self._let_go: Callable[[], None] | None = close
         self._clock = LiveClock() if live else None
         self._first: int | None = None
         self._until = 0
+
+    def begin(self) -> None:
+        if self.live:
+            self._clock = LiveClock()
 
     def read(self, wait_s: float) -> EventBlock | None:
         if self._clock and self._clock.ahead_us > 0:  # let the sender wait, keep nothing of it
@@ -168,11 +183,23 @@ class EventPipe:
         ready, _, _ = select.select([self._number], [], [], wait_s)
         if not ready:
             return self._block(no_events())
-        data = os.read(self._number, _PIPE_BYTES)
+        try:
+            data = os.read(self._number, _PIPE_BYTES)
+        except OSError as error:
+            raise DataError(
+                f"{self._place}: broke off ({error.strerror}); see why its sender ended, then "
+                "start again"
+            ) from None
         if not data:
             self._decoder.finish()
             return None
         return self._block(self._decoder.feed(data))
+
+    def close(self) -> None:
+        """Let go of the descriptor, once: its number may be another's by the next time."""
+        let_go, self._let_go = self._let_go, None
+        if let_go:
+            let_go()
 
     def _block(self, events: Events) -> EventBlock:
         if self._clock:
@@ -201,13 +228,13 @@ def open_event_source(
         return EventCamera()
     orientation = options.get("orientation")
     if place == "-":
-        return EventPipe(0, decoder(form, orientation), live, lambda: None)
+        return EventPipe(0, decoder(form, orientation), live, lambda: None, "standard input")
     if place.startswith("tcp://"):
         return _socket(place, decoder(form, orientation), live)
     path = Path(place)
     if path.exists() and stat.S_ISFIFO(path.stat().st_mode):
         number = os.open(path, os.O_RDONLY)
-        return EventPipe(number, decoder(form, orientation), live, lambda: os.close(number))
+        return EventPipe(number, decoder(form, orientation), live, lambda: os.close(number), place)
     return EventFile(path, format=form, **options)
 
 
@@ -225,7 +252,7 @@ def _socket(place: str, records: Decoder, live: bool) -> EventPipe:
             "sends records of events"
         ) from None
     link.settimeout(None)
-    return EventPipe(link.fileno(), records, live, link.close)
+    return EventPipe(link.fileno(), records, live, link.close, place)
 
 
 # --- sound -------------------------------------------------------------------------------------
@@ -251,6 +278,9 @@ class SoundFile:
             )
         self.rate = self._file.getframerate()
         self._path, self._left = path, self._file.getnframes()
+
+    def begin(self) -> None:
+        """A file waits."""
 
     def read(self, wait_s: float) -> np.ndarray | None:
         if not self._left:

@@ -81,9 +81,10 @@ def finished(folder: Path, request: Mapping[str, Any], size: int) -> Iterator[Fi
     with other files, or where another process works in it. As with ``partial.kept``, the chunks go
     where the block ends in an expected error, but not where workers were lost (ExecutorError).
     """
-    _check(folder)  # before a lock is put into it
+    _check(folder)
+    _stated(folder, request)  # both before a lock is put into it
     with exclusive.alone(folder, _busy(folder)):
-        size = _claimed(folder, dict(request), size)
+        size = _claimed(folder, request, size)
         known = {f for f in range(0, request["samples"], size) if _sound(_path(folder, f))}
         try:
             yield Finished(folder, size, frozenset(known))
@@ -120,15 +121,22 @@ def _is_part(name: str) -> bool:
     return name.startswith((f".{REQUEST}.", f".{_CHUNK}")) and name.endswith(".part")
 
 
-def _claimed(folder: Path, request: dict[str, Any], size: int) -> int:
+def _claimed(folder: Path, request: Mapping[str, Any], size: int) -> int:
     """Return the samples of a chunk in this folder, which belongs to the request from now on."""
-    path = folder / REQUEST
     for name in filter(_is_part, os.listdir(folder)):
         (folder / name).unlink()
+    if (stated := _stated(folder, request)) is not None:
+        return stated
+    with written_whole(folder / REQUEST) as part:
+        part.write_text(json.dumps({**request, "size": size}), encoding="utf-8")
+    return size
+
+
+def _stated(folder: Path, request: Mapping[str, Any]) -> int | None:
+    """Return the samples of a chunk, None where no run is begun; ConfigError for another run's."""
+    path = folder / REQUEST
     if not path.exists():
-        with written_whole(path) as part:
-            part.write_text(json.dumps({**request, "size": size}), encoding="utf-8")
-        return size
+        return None
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
         size = stated.pop("size")

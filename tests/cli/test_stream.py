@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streams import made_up_events
 
+from neuroav.cli.stream import _chosen
 from neuroav.data.formats.nmnist import write_nmnist
 
 TINY = ("stream", "shipped:tiny.nav", "--window-ms", "50", "--sensor", "34x34")
@@ -89,6 +92,47 @@ def test_expected_failures_are_one_line(run, words, message):
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("neuroav: error: ")
     assert message in done.err
+
+
+@pytest.mark.parametrize("how", ["--json", "--jsonl", None])
+def test_what_was_answered_is_told_before_what_went_wrong(run, eyes, tmp_path, how):
+    """A pipe that ends in the middle of a record."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sender = threading.Thread(target=pipe.write_bytes, args=(eyes.read_bytes() + b"\0\0\0",))
+    sender.start()
+    done = run(*blind(pipe, "--format", "nmnist", *([how] if how else [])))
+    sender.join()
+    assert done.code == 1
+    assert done.err.startswith("neuroav: error: ")
+    assert "record that its end cuts" in done.err
+    if how == "--json":
+        found = json.loads(done.out)
+        assert found["windows"] == len(found["predictions"]) == 5
+        assert "record that its end cuts" in found["error"]["message"]
+    elif how == "--jsonl":
+        *lines, last = map(json.loads, done.out.splitlines())
+        assert len(lines) == last["summary"]["windows"] == 5
+    else:
+        assert ["windows", "5"] in [line.split() for line in done.out.splitlines()]
+
+
+def test_so_many_windows_are_answered_whatever_was_dropped():
+    made = [SimpleNamespace(window=w, complete=c) for w in (0, 3, 7, 9) for c in (False, True)]
+    assert list(_chosen(iter(made), 2, True)) == made[:4]
+    assert list(_chosen(iter(made), 2, False)) == made[1:4:2]
+    assert list(_chosen(iter(made), None, True)) == made
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line(eyes):
+    command = [sys.executable, "-m", "neuroav", *map(str, blind(eyes, "--backend", "reference"))]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("neuroav: error: standard output cannot be written")
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
 
 
 def test_ctrl_c_on_an_open_pipe_ends_with_the_summary(eyes):

@@ -25,7 +25,10 @@ class Chunks:
     def __init__(self, events, size):
         order = range(0, len(events["time"]), size)
         self._parts = iter([{n: c[i : i + size] for n, c in events.items()} for i in order])
-        self.closed = False
+        self.closed = self.begun = False
+
+    def begin(self):
+        self.begun = True
 
     def read(self, wait_s):
         part = next(self._parts, None)
@@ -40,6 +43,9 @@ class Samples:
 
     def __init__(self, sound, size=160):
         self._parts = iter(np.split(sound, range(size, len(sound), size)))
+
+    def begin(self):
+        pass
 
     def read(self, wait_s):
         return next(self._parts, None)

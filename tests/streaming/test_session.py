@@ -9,15 +9,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from strategies_intgraph import make_deployment
-from streams import made_up_events
+from streams import made_up_events, made_up_sound
 
 from neuroav import integer as ig
+from neuroav.data import cochlea
 from neuroav.data.formats.nmnist import write_nmnist
+from neuroav.data.frames import FrameSpec, bin_audio
 from neuroav.errors import ConfigError, DataError, UnsupportedNode
 from neuroav.navfile import load
 from neuroav.simulate import resolve_deployment
+from neuroav.streaming import opening
+from neuroav.streaming import session as session_module
+from neuroav.streaming.cutting import SoundCutter
+from neuroav.streaming.hearing import SoundEncoder
 from neuroav.streaming.opening import Wanted, open_session
-from neuroav.streaming.sensing import Told, sensing
+from neuroav.streaming.sensing import Hearing, Told, sensing
 
 SAID = Told(window_us=50_000, sensor=(34, 34))
 
@@ -61,6 +67,81 @@ def test_steps_and_windows_give_the_same_answers(tiny, eyes):
         assert found["events"] == sum(p.events for p in windows) > 100
         assert 0 < found["latency_ms"]["median"] <= found["latency_ms"]["largest"]
         assert found["real_time_factor"] > 0
+
+
+def test_a_sensor_of_another_size_is_refused(tiny, eyes, monkeypatch):
+    """Else its upper left corner alone would be seen."""
+    real = opening.open_event_source
+
+    def larger(place, **options):
+        source = real(place, **options)
+        source.sensor = (128, 96)
+        return source
+
+    monkeypatch.setattr(opening, "open_event_source", larger)
+    wanted = {"events": eyes, "without": ("audio",)}
+    with pytest.raises(ConfigError, match="a sensor of 128x96 pixels, the network was trained on 34"
+                                          "x34; give --sensor 128x96"):  # fmt: skip
+        open_session(tiny, Wanted(told=SAID, **wanted))
+    told = Told(window_us=50_000, sensor=(128, 96))
+    found, summary = run(tiny, told=told, **wanted)
+    assert summary["events"] == sum(p.events for p in found)
+    assert summary["outside"] > 50
+
+
+@pytest.mark.parametrize("mode", ["step", "window"])
+def test_what_was_dropped_is_told_by_the_next_answer(tiny, eyes, monkeypatch, mode):
+    class Slow:
+        """Loses windows 1, 4 and 5, the last two while window 3 is answered, and the last one."""
+
+        def __init__(self, feed):
+            self._feed, self.dropped = feed, 0
+
+        def __iter__(self):
+            for piece in self._feed:
+                if piece.window in (1, 4, 5, 19):
+                    self.dropped += piece.last
+                else:
+                    yield piece
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(session_module, "Backlog", Slow)
+    found, summary = run(tiny, events=eyes, told=SAID, without=("audio",), mode=mode,
+                         speed="realtime")  # fmt: skip
+    told = {p.window: p.dropped for p in found if p.complete}
+    assert {w: d for w, d in told.items() if d} == {2: 1, 6: 2}
+    assert all(p.dropped == 0 for p in found if not p.complete)
+    assert (len(told), summary["windows"], summary["dropped"]) == (16, 16, 4)
+
+
+def test_a_short_word_gives_the_frames_of_the_data_set():
+    """Of av-digits, whose words are as loud as they are long, not as their window is."""
+    hearing = Hearing("audio", (8, 8, 4), 255, 640_000)
+    wave = np.asarray(made_up_sound(0.25, rate=16_000)).astype(np.int16)
+    cutter = SoundCutter(Waves(wave), hearing, 8, 640_000)
+    cutter.fill(640_000, lambda: False)
+    found, spikes, _ = SoundEncoder(hearing, 16_000, 8).frames(cutter.take(0).samples)
+    heard = cochlea.encode([wave], 16_000, np.array([np.inf]), [np.random.default_rng(0)], 640)
+    expected, _ = bin_audio(heard.spikes, FrameSpec(8, 16, 8, 8, 4), 640_000, cochlea.CHANNELS)
+    assert spikes == expected.sum() > 100
+    np.testing.assert_array_equal(found, expected[0])
+
+
+class Waves:
+    live, lost, rate = False, 0, 16_000
+
+    def __init__(self, wave):
+        self._blocks = iter([wave])
+
+    def read(self, wait_s):
+        return next(self._blocks, None)
+
+    def close(self):
+        pass
+
+    begin = close
 
 
 def test_both_senses_together_and_one_left_silent(both, recorded):

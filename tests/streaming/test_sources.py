@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 import threading
 import types
@@ -140,7 +141,7 @@ def test_a_pipe_gives_what_the_file_does(stored):
     form, orientation, path, expected = stored
     reading, writing = os.pipe()
     thread = feed_pipe(path, writing)
-    source = EventPipe(reading, decoder(form, orientation), False, lambda: os.close(reading))
+    source = EventPipe(reading, decoder(form, orientation), False, lambda: os.close(reading), "x")
     blocks = list(blocks_of(source))
     thread.join()
     source.close()
@@ -195,6 +196,41 @@ def test_a_live_clock_runs_while_nothing_happens():
     assert clock.block(nothing).until_us == 3_000_000 - GRACE_US
     later = clock.block({"time": np.array([6_500_000])})
     assert later.events["time"].tolist() == [2_500_000]
+
+
+def test_time_begins_when_all_is_ready(tmp_path):
+    """Not when a pipe is opened: what else is opened takes its time."""
+    reading, writing = os.pipe()
+    source = EventPipe(reading, decoder("nmnist", None), True, lambda: os.close(reading), "x")
+    source._clock = LiveClock(lambda: 0.0)
+    assert source._clock.elapsed_us == 0
+    os.write(writing, b"\1\2\x80\0\5")
+    source.begin()
+    assert source._clock._begun > 0
+    block = source.read(1.0)
+    assert block.events["x"].tolist() == [1]
+    assert block.events["time"][0] <= source._clock.elapsed_us
+    os.close(writing)
+    assert source.read(1.0) is None
+    source.close()
+
+
+def test_a_connection_that_breaks_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            link, _ = server.accept()
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        place = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        source = open_event_source(place, form="nmnist")
+        thread.join()
+        with pytest.raises(DataError, match=rf"{place}: broke off \(Connection reset"):
+            list(blocks_of(source))
+        source.close()
 
 
 # --- sound --------------------------------------------------------------------------------------
@@ -263,6 +299,10 @@ def test_batches_of_a_camera(monkeypatch):
 
     fake = types.SimpleNamespace(io=types.SimpleNamespace(CameraCapture=Capture))
     monkeypatch.setitem(sys.modules, "dv_processing", fake)
+    assert len(Capture().batches) == 2
+    camera = EventCamera()
+    camera.begin()  # what came before is forgotten
+    assert not camera._camera.batches
     camera = EventCamera()
     assert (camera.live, camera.sensor) == (True, (346, 260))
     block = camera.read(0.0)
@@ -302,6 +342,10 @@ def test_sound_that_finds_no_room_becomes_silence_and_is_counted(monkeypatch):
     assert [int(b[0]) for b in blocks] == [*range(500), 0]
     assert len(blocks[-1]) == 1600
     assert not len(microphone.read(0.0))
+    options["callback"](np.full((160, 1), 7, np.int16), 160, None, None)
+    microphone.begin()
+    assert not len(microphone.read(0.0))
+    assert microphone.lost == 0
     microphone.close()
 
 
