@@ -112,10 +112,8 @@ class Session:
     ) -> None:
         self._network, self._cutters, self._encoder = network, cutters, encoder
         self._realtime, self._hop = realtime, hop_us
-        live = any(c.live for c in cutters.values())
-        self._feed = Feed(
-            list(cutters.values()), hop_us, network.mode == "step", realtime and not live
-        )
+        paced = realtime and not all(c.live for c in cutters.values())  # a file beside a camera too
+        self._feed = Feed(list(cutters.values()), hop_us, network.mode == "step", paced)
         self._tally, self._events = _Tally(), 0
         self._dropped = self._before = 0  # so far; just before the window in progress
 
