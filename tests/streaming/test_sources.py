@@ -216,10 +216,12 @@ def test_time_begins_when_all_is_ready(tmp_path):
 
 
 def test_a_connection_that_breaks_is_named():
+    connected = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve():
             link, _ = server.accept()
+            connected.wait(30)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             link.close()
 
@@ -227,6 +229,7 @@ def test_a_connection_that_breaks_is_named():
         thread.start()
         place = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         source = open_event_source(place, form="nmnist")
+        connected.set()
         thread.join()
         with pytest.raises(DataError, match=rf"{place}: broke off \(Connection reset"):
             list(blocks_of(source))
