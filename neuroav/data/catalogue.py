@@ -125,9 +125,10 @@ def remedy(
     data_seed: int = 0,
     cache_dir: Path,
     data_root: Path | None = None,
+    limit: int | None = None,
     force: bool = True,
 ) -> str:
-    """What makes prepared data anew, as a command."""
+    """What makes prepared data anew, as a command; it has no ``limit``, which is for trials."""
     options = [("--preset", preset, "default"), ("--seed", data_seed, 0)]
     options += [("--data-root", data_root, None), ("--cache-dir", cache_dir, None)]
     words = [part for option, value, usual in options if value != usual
@@ -180,7 +181,7 @@ def prepare(
     }
     path = cache_path(name, cache_dir=cache_dir, **chosen)
     if path.exists() and not (force or accept_changed):
-        stored = cache.read(path, _remedy(name, cache_dir, chosen))
+        stored = cache.read(path, remedy(name, cache_dir=cache_dir, **chosen))
         if skip_broken or data_root is None or not stored.meta.get("forced"):
             preparing.tidy(path)
             if manifest is not None:
@@ -276,7 +277,7 @@ def load(
     path = cache_path(name, cache_dir=cache_dir, **chosen)
     if not path.exists():
         _generate(name, path, progress, **chosen)
-    recordings = cache.read(path, _remedy(name, cache_dir, chosen))
+    recordings = cache.read(path, remedy(name, cache_dir=cache_dir, **chosen))
     return AVData.of(recordings, spec or frame_spec(name), DATASETS[name].augmentation)
 
 
@@ -307,23 +308,18 @@ def check(
     if not path.exists():
         other = _of_other_files(name, path, chosen)
         if other is None:
-            anew = _remedy(name, cache_dir, chosen, force=False)
+            anew = remedy(name, cache_dir=cache_dir, force=False, **chosen)
             raise DataError(f"{name} ({preset}) is not prepared; {anew}")
         path = other
     shipped = nmnistfsdd.MANIFEST if name == nmnistfsdd.NAME else None
     found = checking.check(
-        path, _remedy(name, cache_dir, chosen), data_root, shipped=shipped, manifest=manifest,
-        planned=name in _PLANNED, jobs=jobs, progress=progress,
+        path, remedy(name, cache_dir=cache_dir, **chosen), data_root, shipped=shipped,
+        manifest=manifest, planned=name in _PLANNED, jobs=jobs, progress=progress,
     )  # fmt: skip
     if path != wanted and data_root is not None:
         first = f"{data_root} holds other files than those that {path} was made of"
         found["problems"] = [first, *found["problems"]]
     return {"name": name, "preset": preset, **found}
-
-
-def _remedy(name: str, cache_dir: Path, chosen: dict[str, Any], force: bool = True) -> str:
-    options = {key: value for key, value in chosen.items() if key != "limit"}
-    return remedy(name, cache_dir=cache_dir, force=force, **options)
 
 
 def _of_other_files(name: str, path: Path, chosen: dict[str, Any]) -> Path | None:
